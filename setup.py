@@ -1,0 +1,44 @@
+"""Install videobooth_jax: small base, heavier things as extras."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+BASE = [
+    "jax>=0.10.2,<0.11",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "grain>=0.2.18,<0.3",
+    "ml_collections>=1.1,<2",
+    "jaxtyping>=0.3.11,<0.4",
+    "numpy>=2.0,<3",
+    "pillow>=12,<14",
+    "av>=16,<19",
+    "safetensors>=0.8,<0.9",
+    "tokenizers>=0.23,<0.24",
+    "tqdm>=4.67,<5",
+    "tensorboardX>=2.6.5,<3",
+]
+EXTRAS = {
+    "hub": ["huggingface_hub>=1.0,<3"],
+    "torch": ["torch>=2.9,<3"],  # reading published .pt files
+    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "scipy>=1.17,<2"],
+}
+
+setup(
+    name="videobooth_jax",
+    version="0.1.0",
+    description="VideoBooth in JAX/Flax: a video of the subject in your picture, feed-forward.",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    if (Path(__file__).parent / "README.md").exists()
+    else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["videobooth_jax", "videobooth_jax.*"]),
+    package_data={"videobooth_jax": ["assets/**/*", "py.typed"]},
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["videobooth=videobooth_jax.cli:main"]},
+)

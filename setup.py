@@ -1,4 +1,11 @@
-"""Install videobooth_jax: small base, heavier things as extras."""
+"""Install videobooth_jax: a small base; heavier things as extras.
+
+- ``hub``: fetch published weights by their hub ids.
+- ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build is enough and far smaller:
+  ``pip install torch --index-url https://download.pytorch.org/whl/cpu`` before ``pip install "videobooth_jax[torch]"``.
+- ``tpu``: JAX for TPU.
+- ``dev``: everything the quick tests, the linter and the type checker need.
+"""
 
 from pathlib import Path
 
@@ -22,7 +29,8 @@ BASE = [
 ]
 EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
-    "torch": ["torch>=2.9,<3"],  # reading published .pt files
+    "torch": ["torch>=2.9,<3"],
+    "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "scipy>=1.17,<2"],
 }
 
@@ -30,11 +38,10 @@ setup(
     name="videobooth_jax",
     version="0.1.0",
     description="VideoBooth in JAX/Flax: a video of the subject in your picture, feed-forward.",
-    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8")
-    if (Path(__file__).parent / "README.md").exists()
-    else "",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["videobooth_jax", "videobooth_jax.*"]),
     package_data={"videobooth_jax": ["assets/**/*", "py.typed"]},

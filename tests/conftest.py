@@ -1,6 +1,9 @@
-"""Strict numerics and eight fake CPU devices for every test."""
+"""Strict numerics and eight fake CPU devices for every test; where the stored outputs lie."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -11,3 +14,12 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--goldens",
+        metavar="DIR",
+        default=str(Path(__file__).parent / "goldens"),
+        help="folder with a cases.json whose cases tests/parity runs (default: tests/goldens)",
+    )

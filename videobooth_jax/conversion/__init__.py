@@ -1,1 +1,1 @@
-"""TODO."""
+"""Published PyTorch weights to Flax parameters and back."""

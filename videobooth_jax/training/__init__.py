@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: one loop; what a phase trains and how is data (see :mod:`.config` and :mod:`.phases`)."""

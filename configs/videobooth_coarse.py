@@ -1,0 +1,22 @@
+"""Full size, stage 1 (coarse): the projector and the text attention's keys/values, 48.1 M parameters; the paper's recipe.
+
+    videobooth train --config=configs/videobooth_coarse.py --workdir=DIR --config.init_from=MODEL_DIR
+
+``init_from`` is a converted model directory (the video UNet, CLIP, the autoencoder, ELITE's projector).
+"""
+
+from videobooth_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config("sd14")
+    config.name = "videobooth_coarse"
+    config.trainable = ("projector", "text_kv")
+    config.copies = ("text_kv",)
+    config.steps = 20_000
+    config.frozen_dtype = "bfloat16"
+    config.data.source = "latents"
+    config.objective.kv = "coarse"
+    config.objective.exemplar = False
+    config.objective.drop_probability = 0.0
+    return config

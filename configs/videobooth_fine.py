@@ -1,0 +1,17 @@
+"""Full size, stage 2 (fine): stage 1's parameters and the frame attention's injected keys/values, 97.6 M; the paper's recipe.
+
+    videobooth train --config=configs/videobooth_fine.py --workdir=DIR --config.init_from=COARSE_DIR/model
+"""
+
+from videobooth_jax.training.config import default_config
+
+
+def get_config():
+    config = default_config("sd14")
+    config.name = "videobooth_fine"
+    config.trainable = ("projector", "text_kv", "frame_kv")
+    config.copies = ("frame_kv",)
+    config.steps = 20_000
+    config.frozen_dtype = "bfloat16"
+    config.data.source = "latents"
+    return config

@@ -1,0 +1,1 @@
+"""Stored outputs of the published implementation, held against this one, case by case."""

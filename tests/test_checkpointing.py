@@ -1,0 +1,429 @@
+"""Model directories and train checkpoints: bit-exact, all or nothing, plain about what is wrong."""
+
+import dataclasses
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from videobooth_jax.checkpointing import (
+    CheckpointError,
+    ModelDirectoryError,
+    TrainCheckpoints,
+    load_config,
+    load_model,
+    save_model,
+)
+from videobooth_jax.checkpointing import model_directory as model_directory_module
+from videobooth_jax.models.sizes import SIZES
+from videobooth_jax.models.videobooth import VideoBoothConfig
+
+CONFIG = SIZES["sprites"]
+WIDTH = CONFIG.unet.block_out_channels[0]
+
+
+def small_tree(config: VideoBoothConfig):
+    """A stand-in for `abstract_params`: a few parameters whose shapes depend on the config.
+
+    Tracing a real model takes seconds, and what is tested here does not depend on it. Conversion's
+    tests write and read real ones.
+    """
+    width, channels = config.unet.block_out_channels[0], 4
+    shapes = {
+        "unet": {
+            "conv_in": {"kernel": (3, 3, channels, width), "bias": (width,)},
+            "conv_out": {"kernel": (3, 3, width, channels), "bias": (channels,)},
+        },
+        "contrastive_head": {"logit_scale": ()},
+    }
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
+        shapes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def random_like(tree):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), tree)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_models():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_directory_module, "abstract_params", small_tree)
+        yield
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_like(small_tree(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def saved(params, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    tokenizer = folder / "words.json"
+    tokenizer.write_text('{"a": 1}')
+    save_model(folder / "model", CONFIG, params, tokenizer_file=tokenizer, card="# A model\n")
+    return folder / "model"
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            assert jax.random.key_impl(x) == jax.random.key_impl(y)
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True)
+
+
+def largest(folder: Path) -> Path:
+    return max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+class TestModelDirectory:
+    def test_round_trip_is_bit_exact(self, saved, params):
+        config, loaded = load_model(saved)
+        assert config == CONFIG == load_config(saved)
+        assert_same(loaded, jax.tree.map(jnp.asarray, params))
+        assert isinstance(jax.tree.leaves(loaded)[0], jax.Array)
+        assert (saved / "tokenizer.json").read_text() == '{"a": 1}'
+        assert (saved / "README.md").read_text() == "# A model\n"
+        assert not [p for p in saved.parent.iterdir() if p.name.startswith(".")]
+
+    @pytest.mark.parametrize("stored", [ml_dtypes.bfloat16, np.float16])
+    def test_half_precision_storage(self, params, tmp_path, stored):
+        save_model(tmp_path / "m", CONFIG, params, dtype=np.dtype(stored).name)
+        rounded = jax.tree.map(lambda x: jnp.asarray(x.astype(stored)), params)
+        widened = jax.tree.map(lambda x: x.astype(jnp.float32), rounded)
+        assert_same(load_model(tmp_path / "m")[1], widened)
+        assert_same(load_model(tmp_path / "m", dtype=np.dtype(stored).name)[1], rounded)
+
+    def test_compressed_storage_is_smaller_than_the_numbers(self, params, tmp_path):
+        big = jax.tree.map(np.zeros_like, params)
+        save_model(tmp_path / "m", CONFIG, big)
+        size = sum(f.stat().st_size for f in (tmp_path / "m").rglob("*") if f.is_file())
+        assert size < sum(x.nbytes for x in jax.tree.leaves(big))
+
+    def test_views_of_mapped_files_are_saved(self, params, tmp_path):
+        flat, tree = jax.tree.flatten(params)
+        views = []
+        for i, x in enumerate(flat):
+            np.save(tmp_path / f"{i}.npy", x.T)
+            views.append(np.load(tmp_path / f"{i}.npy", mmap_mode="r").T)
+        save_model(tmp_path / "m", CONFIG, jax.tree.unflatten(tree, views))
+        assert_same(load_model(tmp_path / "m")[1], jax.tree.map(jnp.asarray, params))
+
+    def test_one_sharding_for_all(self, saved, params):
+        mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        loaded = load_model(saved, shardings=everywhere)[1]
+        assert all(x.sharding == everywhere for x in jax.tree.leaves(loaded))
+        assert_same(loaded, jax.tree.map(jnp.asarray, params))
+
+    def test_tree_of_shardings(self, saved, params):
+        mesh = Mesh(np.asarray(jax.devices()), ("data",))
+
+        def place(x):
+            split = x.ndim and x.shape[0] % 8 == 0
+            return NamedSharding(mesh, PartitionSpec("data") if split else PartitionSpec())
+
+        shardings = jax.tree.map(place, params)
+        loaded = load_model(saved, shardings=shardings)[1]
+        assert jax.tree.map(lambda x: x.sharding, loaded) == shardings
+        assert_same(loaded, jax.tree.map(jnp.asarray, params))
+
+    def test_existing_directory_is_kept(self, saved, params):
+        with pytest.raises(FileExistsError, match="exists already"):
+            save_model(saved, CONFIG, params)
+
+    def test_overwrite(self, model, params):
+        other = jax.tree.map(lambda x: x + np.float32(1), params)
+        save_model(model, CONFIG, other, overwrite=True)
+        assert_same(load_model(model)[1], jax.tree.map(jnp.asarray, other))
+        assert not (model / "tokenizer.json").exists()
+        assert [p.name for p in model.parent.iterdir()] == ["model"]
+
+    def test_overwrite_spares_other_folders(self, tmp_path, params):
+        (tmp_path / "thesis.tex").write_text("years of work")
+        with pytest.raises(FileExistsError, match="not a model directory"):
+            save_model(tmp_path, CONFIG, params, overwrite=True)
+        assert (tmp_path / "thesis.tex").exists()
+
+    def test_failure_leaves_what_was_there(self, model, params, monkeypatch):
+        def no_space(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(model_directory_module.manifest, "seal", no_space)
+        with pytest.raises(OSError, match="No space"):
+            save_model(model, CONFIG, jax.tree.map(np.zeros_like, params), overwrite=True)
+        with pytest.raises(OSError, match="No space"):
+            save_model(model.parent / "new", CONFIG, params)
+        assert [p.name for p in model.parent.iterdir()] == ["model"]
+        assert_same(load_model(model)[1], jax.tree.map(jnp.asarray, params))
+
+    def test_unwritable_place(self, tmp_path, params):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="file"):
+            save_model(tmp_path / "file" / "model", CONFIG, params)
+
+    def test_parameters_of_another_model_are_not_saved(self, params, tmp_path):
+        unet = {k: v for k, v in params["unet"].items() if k != "conv_in"}
+        unet["conv_out"] = {**unet["conv_out"], "bias": np.zeros(5, np.float32)}
+        wrong = {**params, "unet": unet, "extra": {"kernel": np.zeros((2, 3), np.float32)}}
+        with pytest.raises(ModelDirectoryError) as error:
+            save_model(tmp_path / "m", CONFIG, wrong)
+        message = str(error.value)
+        for part in (
+            "2 missing, 1 unexpected, 1 of another shape",
+            f"unet/conv_in/kernel (3, 3, 4, {WIDTH})",
+            f"unet/conv_in/bias ({WIDTH},)",
+            "extra/kernel (2, 3)",
+            "unet/conv_out/bias is (5,), expected (4,)",
+        ):
+            assert part in message
+        assert not list(tmp_path.iterdir())
+
+
+class TestBadModelDirectories:
+    def refused(self, path, *words):
+        with pytest.raises(ModelDirectoryError) as error:
+            load_model(path)
+        for word in words:
+            assert word in str(error.value)
+
+    def test_not_there(self, tmp_path):
+        self.refused(tmp_path / "none", "none", "no such folder")
+
+    def test_another_folder(self, tmp_path):
+        self.refused(tmp_path, "not a model directory", "no config.json")
+
+    @pytest.mark.parametrize("piece", ["weights", "manifest.json", "tokenizer.json"])
+    def test_missing_piece(self, model, piece):
+        path = model / piece
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.refused(model, piece, "missing")
+
+    def test_truncated_weights(self, model):
+        file = largest(model / "weights")
+        size = file.stat().st_size
+        with file.open("r+b") as stream:
+            stream.truncate(size // 2)
+        self.refused(model, "damaged", file.name, f"has {size // 2} bytes, but {size} were written")
+
+    def test_lost_weights_file(self, model):
+        file = largest(model / "weights")
+        file.unlink()
+        self.refused(model, "damaged", f"{file.name} is missing")
+
+    def test_flipped_bit(self, model):
+        file = largest(model / "weights")
+        flip_a_bit(file)
+        self.refused(model, "damaged", file.name, "changed")
+
+    def edit(self, model, change):
+        content = json.loads((model / "config.json").read_text())
+        change(content)
+        (model / "config.json").write_text(json.dumps(content))
+
+    def test_unknown_and_missing_keys(self, model):
+        def change(content):
+            content["model"]["unet"]["num_haeds"] = content["model"]["unet"].pop("num_heads")
+
+        self.edit(model, change)
+        self.refused(model, "config.json", "num_haeds", "num_heads")
+
+    def test_newer_format(self, model):
+        self.edit(model, lambda content: content.update(format_version=99))
+        self.refused(model, "format version 99", "reads 1")
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}"])
+    def test_unreadable_config(self, model, text):
+        (model / "config.json").write_text(text)
+        self.refused(model, "config.json", "not readable")
+
+    def test_another_size(self, model):
+        def widen(content):
+            content["model"]["unet"]["block_out_channels"][0] *= 2
+
+        self.edit(model, widen)
+        self.refused(
+            model,
+            "not those of its model 'sprites': 3 of another shape",
+            f"unet/conv_in/bias is ({WIDTH},), expected ({2 * WIDTH},)",
+        )
+
+    def test_harmless_edits_are_welcome(self, model, params):
+        self.edit(model, lambda content: content["model"]["diffusion"].update(guidance_scale=2.0))
+        config, loaded = load_model(model)
+        assert config.diffusion.guidance_scale == 2.0
+        assert_same(loaded, jax.tree.map(jnp.asarray, params))
+
+
+@flax.struct.dataclass
+class State:
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def make_state(seed: int = 0) -> State:
+    rng = np.random.default_rng(seed)
+    params = {
+        "a": {"kernel": jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)},
+        "b": jnp.asarray(rng.standard_normal(5), jnp.bfloat16),
+    }
+    optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-4))
+    key = jax.random.key(seed, impl="rbg")
+    return State(jnp.asarray(seed, jnp.int32), params, optimizer.init(params), key)
+
+
+class TestTrainCheckpoints:
+    @pytest.mark.parametrize("position", [b"\x00\xffraw", "text", {"index": 12, "epoch": [1]}])
+    def test_round_trip_is_bit_exact(self, tmp_path, position):
+        state = make_state(3)
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(7, state, position)
+            restored, found = checkpoints.restore(make_state(0))
+        assert found == position
+        assert_same(restored, state)
+        assert jnp.array_equal(jax.random.bits(restored.key), jax.random.bits(state.key))
+
+    def test_abstract_state_will_do(self, tmp_path):
+        state = make_state(3)
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(7, state, "")
+            assert_same(checkpoints.restore(jax.eval_shape(make_state))[0], state)
+
+    def test_donating_after_save_is_safe(self, tmp_path):
+        negate = jax.jit(lambda x: jax.tree.map(jnp.negative, x), donate_argnums=0)
+        state = {str(i): jnp.full((500, 500), float(i)) for i in range(8)}
+        expected = jax.tree.map(lambda x: np.array(x), state)
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, state, "")
+            state = negate(negate(negate(state)))
+            jax.block_until_ready(state)
+            restored, _ = checkpoints.restore(jax.eval_shape(lambda: state))
+        assert_same(jax.tree.map(np.asarray, restored), expected)
+
+    def test_sharded_state_returns_where_it_was(self, tmp_path):
+        mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        state = {
+            "w": jax.device_put(jnp.arange(16.0), split),
+            "key": jax.device_put(jax.random.key(1), everywhere),
+            "anywhere": jnp.ones(3),
+        }
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, state, "")
+            restored, _ = checkpoints.restore(state)
+        assert_same(restored, state)
+        assert restored["w"].sharding == split
+        assert restored["key"].sharding == everywhere
+        assert not restored["anywhere"].committed
+
+    def test_keeps_the_newest(self, tmp_path):
+        with TrainCheckpoints(tmp_path, keep=2) as checkpoints:
+            assert checkpoints.latest_step() is None
+            for step in (5, 10, 15, 20):
+                checkpoints.save(step, make_state(step), str(step))
+            checkpoints.wait()
+            assert checkpoints.steps() == (15, 20)
+            assert checkpoints.latest_step() == 20
+            state, position = checkpoints.restore(make_state(), step=15)
+        assert position == "15"
+        assert int(state.step) == 15
+
+    def save_two(self, folder):
+        with TrainCheckpoints(folder) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, make_state(step), str(step))
+        return folder / "00000002"
+
+    @pytest.mark.parametrize("damage", ["truncate", "flip", "lose"])
+    def test_damaged_newest_is_named_and_skipped(self, tmp_path, caplog, damage):
+        file = largest(self.save_two(tmp_path) / "state")
+        {
+            "truncate": lambda: file.write_bytes(file.read_bytes()[:-3]),
+            "flip": lambda: flip_a_bit(file),
+            "lose": file.unlink,
+        }[damage]()
+        with TrainCheckpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
+            state, position = checkpoints.restore(make_state())
+            assert position == "1"
+            assert_same(state, make_state(1))
+            assert "checkpoint 2 is damaged" in caplog.text
+            assert file.name in caplog.text
+            with pytest.raises(CheckpointError, match="00000002"):
+                checkpoints.restore(make_state(), step=2)
+            checkpoints.save(2, make_state(9), "again")
+            assert_same(checkpoints.restore(make_state())[0], make_state(9))
+
+    def test_unfinished_newest_is_named_and_skipped(self, tmp_path, caplog):
+        newest = self.save_two(tmp_path)
+        (newest / "manifest.json").unlink()
+        newest.rename(newest.with_name("00000003"))
+        with TrainCheckpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
+            assert checkpoints.latest_step() == 1
+            assert checkpoints.restore(make_state())[1] == "1"
+            assert "00000003 was interrupted" in caplog.text
+            checkpoints.save(4, make_state(), "")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001", "00000004"]
+
+    def test_nothing_usable(self, tmp_path):
+        with (
+            TrainCheckpoints(tmp_path) as checkpoints,
+            pytest.raises(CheckpointError, match="no usable checkpoint"),
+        ):
+            checkpoints.restore(make_state())
+
+    def test_state_of_another_run(self, tmp_path):
+        self.save_two(tmp_path)
+        other = dataclasses.replace(make_state(), params={"a": {"kernel": jnp.zeros((4, 4))}})
+        with TrainCheckpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as error:
+            checkpoints.restore(other)
+        assert "params/b" in str(error.value)
+        assert "params/a/kernel is (4, 3), expected (4, 4)" in str(error.value)
+
+    def test_unwritable_place(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match=r"checkpoints cannot be written to .*file"):
+            TrainCheckpoints(tmp_path / "file")
+        with pytest.raises(ValueError, match="keep=0"):
+            TrainCheckpoints(tmp_path / "c", keep=0)
+
+    def test_failed_background_save_is_not_silent(self, tmp_path, monkeypatch):
+        checkpoints = TrainCheckpoints(tmp_path)
+
+        def no_space(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(model_directory_module.manifest, "seal", no_space)
+        checkpoints.save(1, make_state(), "")
+        with pytest.raises(OSError, match="No space"):
+            checkpoints.close()

@@ -1,0 +1,238 @@
+"""The compiled parts of the pipeline: reading pictures, reading prompts, and the sampling loop.
+
+Pure functions of arrays; model configuration and `Plan` are static, so equal requests share one
+program. Everything random comes from one key per video (or per subject).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Float, Int, UInt8
+
+from videobooth_jax.diffusion.gaussian import noise_exemplar
+from videobooth_jax.diffusion.guidance import guide
+from videobooth_jax.diffusion.samplers import Denoise, initial_latents, sample
+from videobooth_jax.models.clip import word_sources
+from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
+from videobooth_jax.pipeline.requests import Plan, sampler_of, schedule_of
+from videobooth_jax.typing import (
+    Array,
+    ExemplarKV,
+    Ids,
+    Images,
+    Keys,
+    Latents,
+    Params,
+    TextStates,
+    Timesteps,
+    Words,
+)
+
+
+@struct.dataclass
+class Subject:
+    """What the networks know about s pictures; reusable for any prompts and seeds.
+
+    Attributes:
+        words: image words (s, num_words, d).
+        latents: scaled autoencoder latents (s, h, w, c), not noised.
+        null_states: text states (1, n, d) of the null prompt, which the exemplar is shown with.
+        features: keys and values of the exemplar at k timesteps, every leaf (k, s, n, channels);
+            None: they are made anew at every step, for every video.
+        timesteps: (k,) original timesteps of the features, descending; a single 0 where the model
+            is shown the exemplar clean.
+    """
+
+    words: Words
+    latents: Images
+    null_states: TextStates
+    features: ExemplarKV | None = None
+    timesteps: Timesteps | None = None
+
+
+@struct.dataclass
+class Conditioning:
+    """All that steers b videos.
+
+    Attributes:
+        text_states: (b, n, d), image words included.
+        subject: pictures, one per video or one for all.
+        guidance_scale: (), float32.
+    """
+
+    text_states: TextStates
+    subject: Subject
+    guidance_scale: Float[Array, ""]
+
+
+@jax.jit
+def video_keys(seed: Array, indices: Int[Array, "batch"]) -> Keys:
+    """One key per video, of the seed () and the video's index in the request."""
+    return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(indices)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "num_frames"))
+def read_subject(
+    config: VideoBoothConfig,
+    num_frames: int,
+    params: Params,
+    clip_images: Images,
+    vae_images: Images,
+    null_ids: Ids,
+    timesteps: Int[Array, "steps"] | None,
+    keys: Keys,
+) -> Subject:
+    """What s pictures say, with the exemplar's features at ``timesteps`` (k,) unless None.
+
+    Latents are the mean of the autoencoder's posterior. The noise of features depends on the keys
+    (s,) and the place among the timesteps alone.
+    """
+    apply = _model(config, params)
+    latents, _ = apply(vae_images, method="encode")
+    subject = Subject(
+        words=apply(clip_images, method="image_words"),
+        latents=latents.astype(jnp.float32),
+        null_states=apply(null_ids, method="text_states"),
+    )
+    if timesteps is None:
+        return subject
+
+    def at_step(_: None, step: Array) -> tuple[None, ExemplarKV]:
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
+        rows = jnp.broadcast_to(timesteps[step], keys.shape)
+        return None, _show(config, num_frames, params, subject, rows, step_keys)
+
+    steps = jnp.arange(timesteps.shape[0], dtype=jnp.int32)
+    _, features = jax.lax.scan(at_step, None, steps)
+    return dataclasses.replace(subject, features=features, timesteps=timesteps)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def read_prompts(
+    config: VideoBoothConfig, params: Params, ids: Ids, placeholder: Ids, words: Words | None
+) -> TextStates:
+    """States (b, n, d) of prompts (b, n).
+
+    ``words``, of one row per prompt or one for all, replace the placeholder unless they are None.
+    """
+    encode = functools.partial(_model(config, params), method="text_states")
+    if words is None:
+        return encode(ids)
+    source = word_sources(ids, placeholder, config.projector.num_words)
+    return encode(ids, source, _per_row(words, ids.shape[0]))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "plan"))
+def make_videos(
+    config: VideoBoothConfig, plan: Plan, params: Params, conditioning: Conditioning, keys: Keys
+) -> UInt8[Array, "batch frames height width 3"]:
+    """Noise, the whole sampling loop as one scan, and decoding, for keys (b,): finished frames."""
+    latents = sample(
+        sampler_of(config, plan),
+        denoiser(config, plan, params, conditioning),
+        start(config, plan, keys),
+        keys,
+    )
+    return decode(config, params, latents)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def decode(
+    config: VideoBoothConfig, params: Params, latents: Latents
+) -> UInt8[Array, "batch frames height width 3"]:
+    """Frames of clean latents, 0..255."""
+    videos = _model(config, params)(latents, method="decode")
+    levels = jnp.round((videos.astype(jnp.float32) + 1) * 127.5)
+    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "plan"))
+def start(config: VideoBoothConfig, plan: Plan, keys: Keys) -> Latents:
+    """Starting noise (b, f, h, w, c), float32, one key per video."""
+    shape = config.latent_shape(plan.num_frames, plan.height, plan.width)
+    return initial_latents(keys, shape)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "plan"))
+def denoise(
+    config: VideoBoothConfig,
+    plan: Plan,
+    params: Params,
+    conditioning: Conditioning,
+    latents: Latents,
+    timesteps: Timesteps,
+    keys: Keys,
+) -> Latents:
+    """One prediction for (b, f, h, w, c) latents, guided if the plan says so.
+
+    Both branches of guidance see the same latents; the unconditional one has the null prompt and no
+    exemplar (quirk 4 of the published code, and what dropped rows teach where training drops both).
+    """
+    exemplar = _exemplar(config, plan, params, conditioning.subject, timesteps, keys)
+    apply = functools.partial(_model(config, params), method="denoise", kv=plan.kv)
+    told = apply(latents, timesteps, conditioning.text_states, exemplar=exemplar)
+    if not plan.guided:
+        return told
+    null_states = _per_row(conditioning.subject.null_states, latents.shape[0])
+    untold = apply(latents, timesteps, null_states)
+    return guide(told, untold, conditioning.guidance_scale, config.diffusion.guided_channels)
+
+
+def denoiser(
+    config: VideoBoothConfig, plan: Plan, params: Params, conditioning: Conditioning
+) -> Denoise:
+    """`denoise` with all but latents, timesteps and keys bound, as the samplers want it."""
+    return functools.partial(denoise, config, plan, params, conditioning)
+
+
+def _exemplar(
+    config: VideoBoothConfig,
+    plan: Plan,
+    params: Params,
+    subject: Subject,
+    timesteps: Timesteps,
+    keys: Keys,
+) -> ExemplarKV | None:
+    """The exemplar's keys and values for every row at this step: looked up, or made anew."""
+    if plan.injection != "fine":
+        return None
+    if subject.features is None:
+        return _show(config, plan.num_frames, params, subject, timesteps, keys)
+    # Where the exemplar is shown clean, its one timestep is not the video's; argmax gives 0 then.
+    step = jnp.argmax(subject.timesteps == timesteps[0])
+    return jax.tree.map(lambda leaf: _per_row(leaf[step], timesteps.shape[0]), subject.features)
+
+
+def _show(
+    config: VideoBoothConfig,
+    num_frames: int,
+    params: Params,
+    subject: Subject,
+    timesteps: Timesteps,
+    keys: Keys,
+) -> ExemplarKV:
+    """Keys and values of the subject for rows (b,), noised as the model wants them."""
+    settings, batch = config.diffusion, timesteps.shape[0]
+    latents = _per_row(subject.latents, batch)
+    if settings.exemplar_timestep == "zero":
+        copies, timesteps = latents[:, None], jnp.zeros_like(timesteps)
+    else:
+        count = num_frames if settings.exemplar_mode == "replicated" else 1
+        copies = noise_exemplar(schedule_of(config), latents, timesteps, keys, count)
+    null_states = _per_row(subject.null_states, batch)
+    return _model(config, params)(copies, timesteps, null_states, method="exemplar_keys_values")
+
+
+def _model(config: VideoBoothConfig, params: Params) -> Callable[..., Any]:
+    """Apply the model's methods, by name, to these weights."""
+    return functools.partial(VideoBooth(config).apply, {"params": params})
+
+
+def _per_row(x: Array, batch: int) -> Array:
+    """(1 or batch, ...) to (batch, ...)."""
+    return jnp.broadcast_to(x, (batch, *x.shape[1:]))

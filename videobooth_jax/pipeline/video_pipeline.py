@@ -1,0 +1,313 @@
+"""`VideoBoothPipeline`: pictures and sentences in, videos out."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from tqdm import tqdm
+
+from videobooth_jax.checkpointing import load_model
+from videobooth_jax.data.image_prompt import Box, Picture
+from videobooth_jax.data.tokenizer import Tokenizer
+from videobooth_jax.diffusion.samplers import sample_steps
+from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
+from videobooth_jax.outputs import save_videos
+from videobooth_jax.pipeline import programs
+from videobooth_jax.pipeline.programs import Conditioning, Subject
+from videobooth_jax.pipeline.requests import (
+    Pictures,
+    Plan,
+    SamplingOptions,
+    Texts,
+    make_columns,
+    make_plan,
+    read_pictures,
+    read_texts,
+    sampler_of,
+    whole_number,
+)
+from videobooth_jax.typing import Frames, Keys, Params
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "models"
+"""Model directories inside the package, by name."""
+FPS = 8.0
+"""Frames per second of videos, as the published results are shown."""
+MAX_WHOLE = 2**32 - 1
+
+Progress = bool | Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoBoothOutput:
+    """Finished videos, and what they were asked to be.
+
+    Attributes:
+        frames: uint8 (b, f, h, w, 3).
+        fps: frames per second.
+        prompts, subjects: one per video.
+    """
+
+    frames: Frames
+    fps: float
+    prompts: tuple[str, ...]
+    subjects: tuple[str, ...]
+
+    def save(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, scale: int | None = None
+    ) -> list[Path]:
+        """Write .mp4, .gif, .webp or a .png contact sheet; see `outputs.save_videos`."""
+        return save_videos(path, self.frames, self.fps, overwrite=overwrite, scale=scale)
+
+
+class VideoBoothPipeline:
+    """A model ready to make videos. It holds weights and no other state."""
+
+    def __init__(self, config: VideoBoothConfig, params: Params, tokenizer: Tokenizer):
+        """Join what `from_pretrained` reads; for models still in training.
+
+        Raises:
+            ValueError: the tokenizer's ids or positions are not those of the text tower.
+        """
+        text = config.text_encoder
+        size = (tokenizer.vocab_size, tokenizer.positions)
+        if size[0] > text.vocab_size or size[1] != text.max_position_embeddings:
+            raise ValueError(
+                f"the tokenizer has {size[0]} ids and {size[1]} positions, the text tower of "
+                f"{config.name!r} takes {text.vocab_size} and {text.max_position_embeddings}"
+            )
+        self.config, self.params, self.tokenizer = config, params, tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | os.PathLike[str], dtype: str | None = None
+    ) -> "VideoBoothPipeline":
+        """Read a model.
+
+        Args:
+            model: the name of a model inside the package ("sprites"), or a model directory.
+            dtype: dtype of weights and of the networks' arithmetic ("float32", "bfloat16"); None:
+                what the model directory says. Sampling itself is always float32.
+
+        Raises:
+            ValueError: no such model, or one that is incomplete, damaged or inconsistent.
+        """
+        folder = SHIPPED / str(model) if (SHIPPED / str(model)).is_dir() else Path(model)
+        if not folder.is_dir():
+            names = ", ".join(sorted(p.name for p in SHIPPED.glob("*"))) or "none here"
+            raise ValueError(
+                f"there is no model {str(model)!r}: give the path of a model directory, or the "
+                f"name of one inside the package ({names})"
+            )
+        config, params = load_model(folder, dtype=dtype)
+        if dtype is not None:
+            config = with_dtypes(config, dtype=dtype, param_dtype=dtype)
+        return cls(config, params, Tokenizer.from_file(folder / "tokenizer.json"))
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Picture | Sequence[Picture] | None = None,
+        subject: str | Sequence[str] = "",
+        *,
+        mask: Picture | Sequence[Picture | None] | None = None,
+        box: Box | Sequence[Box | None] | None = None,
+        exemplar: Subject | None = None,
+        seed: int = 0,
+        count: int = 1,
+        batch_size: int = 8,
+        progress: Progress = False,
+        **options: Unpack[SamplingOptions],
+    ) -> VideoBoothOutput:
+        """Make videos.
+
+        Lists of prompts, subjects, pictures, masks and boxes go together item by item; one item
+        goes with all. Video i depends on ``seed``, i and its inputs alone.
+
+        Args:
+            prompt: what happens; holds the subject's word.
+            image: the subject: a file, a Pillow image or a uint8 array (h, w, 3 or 4).
+            subject: the word or words of the prompt that the picture shows.
+            mask: a picture of the same size, set where the subject is.
+            box: (x1, y1, x2, y2) around the subject, px.
+            exemplar: from `exemplar_features`, instead of ``image``: one subject for all prompts.
+            seed: 0 .. 2**32 - 1.
+            count: videos per prompt; they follow each other.
+            batch_size: most videos made at once.
+            progress: False: all steps in one program; True: step by step, with a bar; a function:
+                step by step, and it is called with (steps done, steps in all).
+            **options: see `SamplingOptions`.
+
+        Raises:
+            ValueError: anything that cannot be done, before anything is compiled.
+            FileNotFoundError: no such picture.
+        """
+        for name, value in (("seed", seed), ("count", count), ("batch_size", batch_size)):
+            whole_number(name, value, int(name != "seed"), MAX_WHOLE)
+        plan, scale = make_plan(self.config, options)
+        columns = make_columns(prompt, subject, image, mask, box)
+        texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
+        if exemplar is None:
+            source = self._read_each(plan, read_pictures(self.config, columns, plan))
+        else:
+            source = self._reuse(plan, exemplar, given=(image, mask, box))
+        order = np.repeat(np.arange(len(texts.prompts)), count)
+        batches = list(_batches(len(order), batch_size))
+        with _ticker(progress, len(batches) * plan.num_inference_steps) as tick:
+            made = [
+                self._make(
+                    plan, self._condition(plan, scale, texts, order[i], source), i, seed, tick
+                )
+                for i in batches
+            ]
+        return VideoBoothOutput(
+            np.concatenate(made)[: len(order)],
+            FPS,
+            tuple(texts.prompts[row] for row in order),
+            tuple(texts.subjects[row] for row in order),
+        )
+
+    def exemplar_features(
+        self,
+        image: Picture,
+        *,
+        mask: Picture | None = None,
+        box: Box | None = None,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
+    ) -> Subject:
+        """Work on one subject done once, to be given as ``exemplar`` for many prompts and seeds.
+
+        Where the model noises the exemplar along with the video, its keys and values at every
+        timestep of the sampler are kept: at full size (256 x 256, float32) about 23 MB per step.
+        Its noise is then the subject's, the same in all its videos.
+
+        Args:
+            image, mask, box: as for a call.
+            seed: of the exemplar's noise, 0 .. 2**32 - 1.
+            **options: those of the calls to come; see `SamplingOptions`.
+
+        Raises:
+            ValueError: as a call does.
+            FileNotFoundError: no such picture.
+        """
+        plan, _ = make_plan(self.config, options)
+        whole_number("seed", seed, 0, MAX_WHOLE)
+        pictures = read_pictures(self.config, make_columns("", "", image, mask, box), plan)
+        keys = programs.video_keys(np.uint32(seed), np.zeros(1, np.uint32))
+        return self._read(plan, pictures, np.zeros(1, int), self._feature_timesteps(plan), keys)
+
+    def _feature_timesteps(self, plan: Plan) -> np.ndarray:
+        if self.config.diffusion.exemplar_timestep == "zero":
+            return np.zeros(1, np.int32)
+        return sampler_of(self.config, plan).timesteps
+
+    def _read(
+        self,
+        plan: Plan,
+        pictures: Pictures,
+        rows: np.ndarray,
+        timesteps: np.ndarray | None,
+        keys: Keys,
+    ) -> Subject:
+        return programs.read_subject(
+            self.config,
+            plan.num_frames,
+            self.params,
+            pictures.clip_images[rows],
+            pictures.vae_images[rows],
+            self.tokenizer.encode([self.config.diffusion.null_prompt]),
+            timesteps,
+            keys,
+        )
+
+    def _read_each(self, plan: Plan, pictures: Pictures) -> Callable[[np.ndarray], Subject]:
+        """Subjects of given rows of the request: one per row, or one if it is the same in all.
+
+        The last answer is kept: a single subject is read once, however many batches show it.
+        """
+        clean = self.config.diffusion.exemplar_timestep == "zero" and plan.injection == "fine"
+        timesteps = np.zeros(1, np.int32) if clean else None
+
+        @functools.lru_cache(maxsize=1)
+        def read(shown: tuple[int, ...]) -> Subject:
+            keys = programs.video_keys(np.uint32(0), np.zeros(len(shown), np.uint32))
+            return self._read(plan, pictures, np.array(shown), timesteps, keys)
+
+        def subject_of(rows: np.ndarray) -> Subject:
+            shown = tuple(pictures.rows[row] for row in rows)
+            return read(shown[:1] if len(set(shown)) == 1 else shown)
+
+        return subject_of
+
+    def _reuse(self, plan: Plan, exemplar: Subject, given: tuple[Any, ...]) -> Callable:
+        """The given subject for all rows. Raises ValueError unless it was made for this plan."""
+        if any(value is not None for value in given):
+            raise ValueError("give either a picture (with mask or box) or exemplar, not both")
+        side = min(plan.height, plan.width) // self.config.vae.downsampling
+        timesteps = self._feature_timesteps(plan)
+        same_steps = np.array_equal(np.asarray(exemplar.timesteps), timesteps)
+        if exemplar.latents.shape[1] != side or not same_steps:
+            raise ValueError(
+                "this exemplar was made for other steps or another size: give exemplar_features "
+                "the same sampler, num_inference_steps, height and width as the call"
+            )
+        return lambda rows: exemplar
+
+    def _condition(
+        self, plan: Plan, scale: float, texts: Texts, rows: np.ndarray, source: Callable
+    ) -> Conditioning:
+        subject = source(rows)
+        words = None if plan.injection == "text" else subject.words
+        states = programs.read_prompts(
+            self.config, self.params, texts.ids[rows], texts.placeholder[rows], words
+        )
+        return Conditioning(states, subject, np.float32(scale))
+
+    def _make(
+        self,
+        plan: Plan,
+        conditioning: Conditioning,
+        indices: np.ndarray,
+        seed: int,
+        tick: Callable[[], None] | None,
+    ) -> Frames:
+        """Videos of one batch; ``indices`` are theirs in the whole request, for their keys."""
+        config, params = self.config, self.params
+        keys = programs.video_keys(np.uint32(seed), indices.astype(np.uint32))
+        if tick is None:
+            return np.asarray(programs.make_videos(config, plan, params, conditioning, keys))
+        noise = programs.start(config, plan, keys)
+        denoise = programs.denoiser(config, plan, params, conditioning)
+        for _, latents, _ in sample_steps(sampler_of(config, plan), denoise, noise, keys):
+            latents.block_until_ready()
+            tick()
+        return np.asarray(programs.decode(config, params, latents))
+
+
+def _batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """Indices of every batch, all of one length, so that they share their programs.
+
+    The last index is repeated to fill the last batch.
+    """
+    size = min(size, count)
+    for first in range(0, count, size):
+        yield np.minimum(np.arange(first, first + size), count - 1)
+
+
+@contextlib.contextmanager
+def _ticker(progress: Progress, total: int) -> Iterator[Callable[[], None] | None]:
+    """What to call after every step; None where nobody wants to know."""
+    if callable(progress):
+        done = itertools.count(1)
+        yield lambda: progress(next(done), total)
+    elif progress:
+        with tqdm(total=total, unit="step") as bar:
+            yield lambda: bar.update() and None
+    else:
+        yield None

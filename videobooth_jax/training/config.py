@@ -1,0 +1,140 @@
+"""What a training run is: one frozen dataclass, made from a ConfigDict at the door.
+
+A config file under ``configs/`` starts from :func:`default_config` and states only what differs. Everything, the model's
+sizes included, can be overridden on the command line (``--config.optimizer.learning_rate=3e-4``).
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from videobooth_jax.models.sizes import SIZES
+from videobooth_jax.models.videobooth import VideoBoothConfig, config_from_dict, config_to_dict
+
+Task = Literal["autoencoder", "clip", "diffusion"]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a global-norm clip; the defaults are the published trainers'."""
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: float = 0.0
+    clip_norm: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where examples come from. ``source`` "sprites" renders them; "latents" reads ``path``, written by precompute."""
+
+    source: Literal["sprites", "latents"] = "sprites"
+    path: str = ""
+    split: str = "train"
+    batch_size: int = 16
+    num_frames: int = 16
+    shuffle_seed: int = 0
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the diffusion task feeds and minimises.
+
+    ``kv`` whose keys/values run (paper stages: "coarse", "fine"; "plain" is text-to-video alone). ``words`` replaces the
+    subject's word by image embeddings; ``exemplar`` injects the picture into attn1. ``drop_probability`` drops text and exemplar
+    together; a dropped row's exemplar is ``dropped_exemplar``: "zeros" (VAE of zeros, as published) or "none" (as at sampling).
+    ``respacing`` "250" is what the published trainers end up drawing timesteps from.
+    """
+
+    kv: Literal["plain", "coarse", "fine"] = "fine"
+    words: bool = True
+    exemplar: bool = True
+    drop_probability: float = 0.1
+    dropped_exemplar: Literal["zeros", "none"] = "zeros"
+    embedding_l1_weight: float = 0.01
+    respacing: str = "250"
+    sample_posterior: bool = True
+    watermark: bool = False
+    kl_weight: float = 1e-3
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run of the loop."""
+
+    name: str
+    task: Task
+    model: VideoBoothConfig
+    trainable: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+    init_from: str = ""
+    steps: int = 1000
+    seed: int = 0
+    ema_decay: float = 0.9999
+    frozen_dtype: str = "float32"
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    sample_every: int = 0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+
+def default_config(size: str) -> ConfigDict:
+    """Every field with its default, for a model of ``SIZES[size]``; ``name``, ``task`` and ``trainable`` are yours to set."""
+    config = ConfigDict(
+        {
+            "name": "",
+            "task": "diffusion",
+            "trainable": (),
+            "model": config_to_dict(SIZES[size]),
+        },
+        type_safe=True,
+    )
+    for f in dataclasses.fields(TrainConfig):
+        if f.name in config:
+            continue
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        config[f.name] = (
+            dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
+        )
+    return config
+
+
+def from_config_dict(config: ConfigDict) -> TrainConfig:
+    """Turn a ConfigDict into a :class:`TrainConfig`; nothing past this door sees a ConfigDict.
+
+    Raises:
+        ValueError: unknown or missing keys, or a value outside a field's choices; all of a section are named together.
+    """
+    return _build(TrainConfig, config.to_dict(), "config")
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}
+    unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}")
+    return cls(**{k: _field(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _field(hint: Any, value: Any, where: str) -> Any:
+    if hint is VideoBoothConfig:
+        return config_from_dict(value)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+        raise ValueError(f"{where} is {value!r}; choose one of {list(typing.get_args(hint))}")
+    if typing.get_origin(hint) in (tuple, types.GenericAlias):
+        return tuple(value)
+    return value

@@ -1,0 +1,232 @@
+"""What each task minimises, as pure functions of parameters, a batch and its random draws.
+
+Three tasks share one loop:
+
+- ``diffusion``: the denoising loss of the paper (eq. 1) with the embedding regulariser; base, coarse and fine differ only in
+  :class:`~.config.ObjectiveConfig`.
+- ``autoencoder``: squared error plus a small KL term (a plain VAE bound).
+- ``clip``: two symmetric InfoNCE terms, sentence <-> first frame and image prompt <-> first frame.
+
+Randomness is drawn apart (:func:`draw`), so that stored draws can stand in for it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from videobooth_jax.data.image_prompt import CLIP_MEAN, CLIP_STD
+from videobooth_jax.diffusion import gaussian
+from videobooth_jax.diffusion.schedules import NoiseSchedule
+from videobooth_jax.models.clip import word_sources
+from videobooth_jax.models.videobooth import VideoBooth
+from videobooth_jax.training.config import ObjectiveConfig
+from videobooth_jax.typing import Array, Latents, Params, TextStates, Words
+
+Batch = dict[str, Any]
+"""See ``docs/architecture.md``, data; the diffusion task also needs ``null_ids`` (1, n)."""
+Metrics = dict[str, Array]
+LossFn = Callable[[Params, Batch, Array], tuple[Array, Metrics]]
+
+
+@flax.struct.dataclass
+class Draws:
+    """Everything random in one evaluation of the diffusion loss.
+
+    ``indices`` (batch,) are respaced; ``noise`` has the latents' shape; ``exemplar_noise`` (batch, copies, height, width, channels).
+    """
+
+    indices: Array
+    noise: Latents
+    exemplar_noise: Latents
+    drop: Array
+
+
+def draw(
+    key: Array, latents: Latents, num_indices: int, copies: int, drop_probability: float
+) -> Draws:
+    """Draw timesteps uniformly, noise, and which rows are dropped."""
+    indices_key, noise_key, exemplar_key, drop_key = jax.random.split(key, 4)
+    batch = latents.shape[0]
+    return Draws(
+        indices=jax.random.randint(indices_key, (batch,), 0, num_indices),
+        noise=jax.random.normal(noise_key, latents.shape, latents.dtype),
+        exemplar_noise=jax.random.normal(
+            exemplar_key, (batch, copies, *latents.shape[2:]), latents.dtype
+        ),
+        drop=jax.random.bernoulli(drop_key, drop_probability, (batch,)),
+    )
+
+
+def encode_pixels(model: VideoBooth, params: Params, batch: Batch, key: Array, sample: bool) -> Batch:
+    """Replace pixels by scaled latents: ``latents``, ``exemplar_latents`` and ``zero_exemplar``.
+
+    The published trainers *sample* the posterior everywhere (quirk 10); ``sample=False`` takes its mean. Batches that carry latents already
+    pass through.
+    """
+    if "latents" in batch:
+        return batch
+    frames = batch["video"].shape[1]
+    keys = jax.random.split(key, 3)
+
+    def encode(images: Array, key: Array) -> Array:
+        mean, logvar = model.apply({"params": params}, images, method="encode")
+        if not sample:
+            return mean
+        return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)
+
+    out = dict(batch)
+    out["latents"] = encode(out.pop("video"), keys[0])
+    if "vae_image" in batch:
+        image = out.pop("vae_image")
+        out["exemplar_latents"] = encode(image[:, None], keys[1])
+        zeros = jnp.zeros((1, frames, *image.shape[1:]), image.dtype)
+        out["zero_exemplar"] = encode(zeros, keys[2])
+    return out
+
+
+@flax.struct.dataclass
+class Conditioning:
+    """What the denoiser is told: image words, text states of the sentence with and without them, and of the null text."""
+
+    words: Words | None
+    states: TextStates
+    null_states: TextStates
+
+
+def condition(model: VideoBooth, params: Params, batch: Batch, use_words: bool) -> Conditioning:
+    """Image -> words -> text states with the words in place of the subject (Section 3.2 of the paper)."""
+    variables = {"params": params}
+    null_states = model.apply(variables, batch["null_ids"], method="text_states")
+    if not use_words:
+        states = model.apply(variables, batch["ids"], method="text_states")
+        return Conditioning(None, states, null_states)
+    words = model.apply(variables, batch["clip_image"], method="image_words")
+    source = word_sources(batch["ids"], batch["placeholder"], words.shape[1])
+    states = model.apply(variables, batch["ids"], source, words, method="text_states")
+    return Conditioning(words, states, null_states)
+
+
+def exemplar_branch(
+    model: VideoBooth,
+    params: Params,
+    batch: Batch,
+    draws: Draws,
+    null_states: TextStates,
+    schedule: NoiseSchedule,
+    timesteps: Array,
+    drop: Array | None,
+) -> Any:
+    """Keys and values of the exemplar at every injected attn1 (Section 3.3), noised to the video's timestep or clean."""
+    copies = draws.exemplar_noise.shape[1]
+    clean = batch["exemplar_latents"]
+    clean = jnp.broadcast_to(clean, (clean.shape[0], copies, *clean.shape[2:]))
+    if drop is not None:
+        zeros = batch["zero_exemplar"][:, :copies]
+        clean = jnp.where(drop[:, None, None, None, None], zeros, clean)
+    if model.config.diffusion.exemplar_timestep == "zero":
+        noised, exemplar_timesteps = clean, jnp.zeros_like(timesteps)
+    else:
+        noised = gaussian.q_sample(schedule, clean, draws.exemplar_noise, draws.indices)
+        exemplar_timesteps = timesteps
+    states = jnp.broadcast_to(null_states, (clean.shape[0], *null_states.shape[1:]))
+    return model.apply(
+        {"params": params}, noised, exemplar_timesteps, states, method="exemplar_keys_values"
+    )
+
+
+def diffusion_loss(
+    model: VideoBooth,
+    objective: ObjectiveConfig,
+    schedule: NoiseSchedule,
+    params: Params,
+    batch: Batch,
+    draws: Draws,
+) -> tuple[Array, Metrics]:
+    """Mean squared error of the prediction plus ``embedding_l1_weight`` * mean|image words|.
+
+    Needs in ``batch``: ``latents`` (batch frames height width channels, scaled), ``ids``, ``null_ids``; with words
+    ``clip_image`` and ``placeholder``; with an exemplar ``exemplar_latents`` (batch 1 height width channels) and, when dropped rows
+    get zeros, ``zero_exemplar``. Returns the loss and its terms.
+    """
+    told = condition(model, params, batch, objective.words)
+    latents = batch["latents"]
+    states = jnp.where(draws.drop[:, None, None], told.null_states, told.states)
+    timesteps = jnp.asarray(schedule.timestep_map, jnp.int32)[draws.indices]
+    exemplar = rows = None
+    if objective.exemplar:
+        zeros = objective.dropped_exemplar == "zeros"
+        drop = draws.drop if zeros else None
+        rows = None if zeros else ~draws.drop
+        exemplar = exemplar_branch(
+            model, params, batch, draws, told.null_states, schedule, timesteps, drop
+        )
+    prediction = model.apply(
+        {"params": params},
+        gaussian.q_sample(schedule, latents, draws.noise, draws.indices),
+        timesteps,
+        states,
+        kv=objective.kv,
+        exemplar=exemplar,
+        exemplar_rows=rows,
+        watermark=objective.watermark,
+        method="denoise",
+    )
+    kind = model.config.diffusion.prediction_type
+    target = gaussian.training_target(schedule, kind, latents, draws.noise, draws.indices)
+    error = jnp.square(prediction - target)
+    per_sample = jnp.mean(error, axis=tuple(range(1, error.ndim)))
+    metrics = {"loss_ldm": jnp.mean(per_sample)}
+    loss = metrics["loss_ldm"]
+    if told.words is not None:
+        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(told.words))
+        loss = loss + metrics["loss_reg"]
+    return loss, metrics
+
+
+def autoencoder_loss(
+    model: VideoBooth, objective: ObjectiveConfig, params: Params, batch: Batch, key: Array
+) -> tuple[Array, Metrics]:
+    """Squared error of the reconstruction plus ``kl_weight`` times the mean KL of a latent entry to N(0, 1).
+
+    Frames and image prompts both. ``scaling_factor`` must be 1 while it trains, so that "scaled" latents are the raw ones.
+    """
+    pictures = jnp.concatenate([batch["video"], batch["vae_image"][:, None]], axis=1)
+    images = pictures.reshape(-1, *pictures.shape[2:])
+    mean, logvar = model.apply({"params": params}, images, method="encode")
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    decoded = model.apply(
+        {"params": params}, mean + jnp.exp(0.5 * logvar) * noise, method="decode"
+    )
+    mse = jnp.mean(jnp.square(decoded - images))
+    kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
+    psnr = 10.0 * jnp.log10(4.0 / mse)
+    return mse + objective.kl_weight * kl, {"mse": mse, "kl": kl, "psnr": psnr}
+
+
+def clip_loss(model: VideoBooth, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+    """Symmetric InfoNCE between sentences and first frames, and between image prompts and first frames.
+
+    The second term is what makes the image tower tell apart designs that share a name. Pairs that show the same thing twice in a
+    batch are rare enough to be left in.
+    """
+    variables = {"params": params}
+    size = model.config.vision_encoder.image_size
+    frame = (batch["video"][:, 0] + 1.0) / 2.0
+    frame = jax.image.resize(frame, (frame.shape[0], size, size, 3), "bilinear")
+    frame = (frame - CLIP_MEAN) / CLIP_STD
+    text, image, scale = model.apply(variables, batch["ids"], frame, method="contrastive")
+    _, prompt, _ = model.apply(variables, batch["ids"], batch["clip_image"], method="contrastive")
+    metrics = {}
+    total = jnp.zeros((), jnp.float32)
+    for name, other in (("text", text), ("image", prompt)):
+        logits = scale * jnp.matmul(other, image.T)
+        diagonal = jnp.arange(logits.shape[0])
+        forward = -jnp.mean(jax.nn.log_softmax(logits, axis=1)[diagonal, diagonal])
+        backward = -jnp.mean(jax.nn.log_softmax(logits, axis=0)[diagonal, diagonal])
+        metrics[f"loss_{name}"] = 0.5 * (forward + backward)
+        metrics[f"accuracy_{name}"] = jnp.mean(jnp.argmax(logits, axis=1) == diagonal)
+        total = total + metrics[f"loss_{name}"]
+    return total, metrics

@@ -1,16 +1,21 @@
-"""Pack the artwork of the sprite world into the package: `python launch/build_sprite_assets.py ARTWORK [--out ASSETS]`.
+"""Pack the artwork of the sprite world into the package.
 
-ARTWORK holds one folder per style with one transparent picture per noun (``<style>/<noun>.webp``) and ``nouns.json``, whose
-``categories`` map every noun to its category. Written are
+    python launch/build_sprite_assets.py ARTWORK [--out ASSETS]
 
-- ``sprites/<style>.webp``: an atlas, row-major tiles of 48 px in the order of ``sprites/nouns.json``. The longer side of every
-  subject fills its tile; colours keep 6 bits and transparency 4, which at twice the drawn size nobody sees;
+ARTWORK holds one folder per style with one transparent picture per noun (``<style>/<noun>.webp``)
+and ``nouns.json``, whose ``categories`` map every noun to its category. Written are
+
+- ``sprites/<style>.webp``: an atlas, row-major tiles of 48 px in the order of
+  ``sprites/nouns.json``. The longer side of every subject fills its tile; colours keep 6 bits and
+  transparency 4, which at twice the drawn size nobody sees;
 - ``sprites/nouns.json``: per noun its words, its phrase (with article) and its split;
-- ``sprites_tokenizer.json``: byte-pair encoding in CLIP's scheme, learned on the captions of the train nouns.
+- ``sprites_tokenizer.json``: byte-pair encoding in CLIP's scheme, learned on the captions of the
+  train nouns. One that is there already is kept, because trained weights know its ids.
 
-Nouns are left out by rule, before any model has seen them: a design that covers less than a fifth of its square, or two
-designs that can hardly be told apart at 20 px. Held-out nouns (validation, test) are drawn evenly from the categories among
-nouns of at most two words that have no lookalike elsewhere. The same artwork gives the same bytes.
+Nouns are left out by rule, before any model has seen them: a design that covers less than a fifth
+of its square, or two designs that can hardly be told apart at 20 px. Held-out nouns (validation,
+test) are drawn evenly from the categories among nouns of at most two words that have no lookalike
+elsewhere. The same artwork gives the same bytes.
 """
 
 import argparse
@@ -26,7 +31,7 @@ from PIL import Image
 
 from videobooth_jax.data.sprite_art import STYLES
 from videobooth_jax.data.sprite_world import BACKGROUNDS, MOTIONS, TEMPLATES, caption
-from videobooth_jax.data.tokenizer import train_tokenizer
+from videobooth_jax.data.tokenizer import Tokenizer, train_tokenizer
 
 TILE, COLUMNS = 48, 26
 DRAWN = 20  # px at which designs are compared: the subject's size in the smallest world
@@ -54,19 +59,25 @@ WORDS = {
 AN = ("hourglass", "x-ray")  # against their first letter
 A = ("euro", "one-piece", "unicorn")
 NO_ARTICLE = frozenset(
-    """admission-tickets american-football bacon badminton ballet-shoes beans blueberries bookmark-tabs books bowling bread
-    briefs broccoli bubbles butter canned-food card-index-dividers chains cherries chopsticks clinking-beer-mugs
-    clinking-glasses control-knobs cooked-rice coral cricket-game crossed-swords curry-rice custard dna field-hockey
-    film-frames fireworks fork-and-knife fork-and-knife-with-plate garlic ginger-root glasses gloves goggles grapes
-    green-salad hammer-and-pick hammer-and-wrench houses ice ice-cream ice-hockey japanese-dolls jeans lacrosse
-    linked-paperclips luggage maracas mate money-with-wings musical-notes nesting-dolls oden paw-prints peanuts
-    performing-arts ping-pong pouring-liquid prayer-beads sake salt scissors shaved-ice shopping-bags shorts skis soap socks
-    soft-ice-cream sparkles sunglasses sushi tennis womans-clothes wood yarn""".split()
+    """
+    admission-tickets american-football bacon badminton ballet-shoes beans blueberries
+    bookmark-tabs books bowling bread briefs broccoli bubbles butter canned-food
+    card-index-dividers chains cherries chopsticks clinking-beer-mugs clinking-glasses
+    control-knobs cooked-rice coral cricket-game crossed-swords curry-rice custard dna
+    field-hockey film-frames fireworks fork-and-knife fork-and-knife-with-plate garlic
+    ginger-root glasses gloves goggles grapes green-salad hammer-and-pick hammer-and-wrench
+    houses ice ice-cream ice-hockey japanese-dolls jeans lacrosse linked-paperclips luggage
+    maracas mate money-with-wings musical-notes nesting-dolls oden paw-prints peanuts
+    performing-arts ping-pong pouring-liquid prayer-beads sake salt scissors shaved-ice
+    shopping-bags shorts skis soap socks soft-ice-cream sparkles sunglasses sushi tennis
+    womans-clothes wood yarn
+    """.split()  # noqa: SIM905 - a table to read
 )
 
 
 def tile(path: Path) -> Image.Image:
-    """One design, cut to its visible box and drawn with its longer side filling a square tile, RGBA."""
+    """One design, cut to its visible box and drawn with its longer side filling a square tile,
+    RGBA."""
     art = Image.open(path).convert("RGBA")
     art = art.crop(art.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
     scale = TILE / max(art.size)
@@ -78,7 +89,8 @@ def tile(path: Path) -> Image.Image:
 
 
 def coarsen(rgba: np.ndarray) -> np.ndarray:
-    """Round colours to multiples of 4 and alpha to multiples of 17, so that the lossless atlas packs well."""
+    """Round colours to multiples of 4 and alpha to multiples of 17, so that the lossless atlas
+    packs well."""
     colour = np.minimum((rgba[..., :3].astype(int) + 2) // 4 * 4, 255)
     alpha = (rgba[..., 3:].astype(int) + 8) // 17 * 17
     return np.where(alpha > 0, np.concatenate([colour, alpha], -1), 0).astype(np.uint8)
@@ -93,14 +105,16 @@ def drawn(square: Image.Image, size: int) -> np.ndarray:
 
 
 def difference(one: np.ndarray, others: np.ndarray) -> float:
-    """Smallest difference between a drawn design and other drawings (k, h, w, 4), on grey, per pixel that either covers."""
+    """Smallest difference between a drawn design and other drawings (k, h, w, 4), on grey, per
+    pixel that either covers."""
     colour = (one - others)[..., :3] - 0.5 * (one - others)[..., 3:]
     covered = np.maximum(one[..., 3], others[..., 3]).sum((1, 2))
     return float(np.sqrt((colour**2).sum((1, 2, 3)) / (3 * covered)).min())
 
 
 def closest_designs(squares: list[Image.Image]) -> float:
-    """Smallest difference between any two designs of a noun over small changes of size and place."""
+    """Smallest difference between any two designs of a noun over small changes of size and
+    place."""
     moved = [
         np.stack(
             [
@@ -179,6 +193,13 @@ def atlas(squares: list[Image.Image]) -> Image.Image:
     return sheet
 
 
+def learn_tokenizer(train: list[str]) -> Tokenizer:
+    """Byte pairs from every caption of the train nouns."""
+    parts = itertools.product(train, MOTIONS, BACKGROUNDS, TEMPLATES)
+    captions = [caption(phrase(n), motion, place, form) for n, motion, place, form in parts]
+    return train_tokenizer(captions, vocab_size=1024, positions=32)
+
+
 def main() -> None:
     """Read the artwork, apply the rules, write the assets."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -207,13 +228,9 @@ def main() -> None:
         "nouns": {n: {"words": words(n), "phrase": phrase(n), "split": split[n]} for n in art},
     }
     (folder / "nouns.json").write_text(json.dumps(table, indent=1) + "\n")
-    parts = itertools.product(
-        [n for n in art if split[n] == "train"], MOTIONS, BACKGROUNDS, TEMPLATES
-    )
-    captions = [caption(phrase(n), motion, place, form) for n, motion, place, form in parts]
-    train_tokenizer(captions, vocab_size=1024, positions=32).save(
-        args.out / "sprites_tokenizer.json"
-    )
+    tokenizer = args.out / "sprites_tokenizer.json"
+    if not tokenizer.exists():
+        learn_tokenizer([n for n in art if split[n] == "train"]).save(tokenizer)
     print(f"{len(art)} nouns kept, {len(thin)} too thin, {len(alike)} with designs too much alike")
 
 

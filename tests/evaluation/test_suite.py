@@ -33,18 +33,18 @@ class Puppet:
 
 def test_true_videos_are_right_and_the_pipeline_is_not_called():
     puppet = Puppet()
-    result = run_sprites_suite(puppet, videos=12, injection="truth")
+    result = run_sprites_suite(puppet, videos=4, injection="truth")
     assert not puppet.calls
     assert result.sampling == {}
     assert {name: share.right for name, share in result.shares.items()} == {
-        "identity": 12,
-        "motion": 12,
-        "background": 12,
+        "identity": 4,
+        "motion": 4,
+        "background": 4,
     }
 
 
 def test_a_generator_of_true_videos_gets_the_same_figures_as_the_truth():
-    made, true = (run_sprites_suite(Puppet(), videos=6, injection=i) for i in ("fine", "truth"))
+    made, true = (run_sprites_suite(Puppet(), videos=2, injection=i) for i in ("fine", "truth"))
     assert made.rows == true.rows
 
 
@@ -65,9 +65,9 @@ def test_the_pipeline_is_asked_once_with_the_examples_own_words_and_pictures():
 
 
 def test_what_is_wrong_is_counted_and_named():
-    backwards = run_sprites_suite(Puppet(lambda videos: videos[:, ::-1]), videos=8)
+    backwards = run_sprites_suite(Puppet(lambda videos: videos[:, ::-1]), videos=4)
     assert backwards.shares["motion"].right == 0
-    assert backwards.shares["identity"].right == backwards.shares["background"].right == 8
+    assert backwards.shares["identity"].right == backwards.shares["background"].right == 4
     opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
     for row in backwards.rows:
         assert row.wrong() == ["motion"]
@@ -92,18 +92,18 @@ def test_another_seed_draws_other_videos_of_the_same_things():
     assert one.rows[0].distances != other.rows[0].distances
 
 
-def test_files_hold_everything_and_show_the_first_videos(tmp_path):
-    result = run_sprites_suite(Puppet(), videos=41, out=tmp_path / "report")
+def test_files_hold_everything_and_show_the_first_videos(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "SHOWN", 3)
+    result = run_sprites_suite(Puppet(), videos=4, out=tmp_path / "report")
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"result.json", "videos.png"}
     read = json.loads((tmp_path / "report" / "result.json").read_text())
     assert read == json.loads(json.dumps(dataclasses.asdict(result)))
-    assert len(read["rows"]) == 41
-    assert read["shares"]["identity"]["total"] == 41
+    assert len(read["rows"]) == 4
+    assert read["shares"]["identity"]["total"] == 4
     assert read["world"]["split"] == "test"
     with Image.open(tmp_path / "report" / "videos.png") as sheet:
         width, height = sheet.size
-    rows = suite.SHOWN // 2
-    assert rows * 64 < height < rows * 96
+    assert 2 * 64 < height < 2 * 96
     assert 2 * 9 * 64 < width < 2 * 9 * 96
 
 

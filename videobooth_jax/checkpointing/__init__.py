@@ -9,6 +9,7 @@ before it is used. Only `arrays` imports Orbax.
 from videobooth_jax.checkpointing.manifest import DamagedError
 from videobooth_jax.checkpointing.model_directory import (
     ModelDirectoryError,
+    check_target,
     load_config,
     load_model,
     save_model,
@@ -20,6 +21,7 @@ __all__ = [
     "DamagedError",
     "ModelDirectoryError",
     "TrainCheckpoints",
+    "check_target",
     "load_config",
     "load_model",
     "save_model",

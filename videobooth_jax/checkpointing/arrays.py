@@ -15,8 +15,6 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import v1 as ocp
 
-from videobooth_jax.checkpointing.manifest import Shape
-
 Named = dict[str, Any]
 """Name -> array, or its shape and dtype."""
 
@@ -117,20 +115,16 @@ def _abstract(wanted: dict[str, jax.ShapeDtypeStruct]) -> Named:
     }
 
 
-def shapes(named: Named) -> dict[str, Shape]:
-    """Name -> shape."""
-    return {name: tuple(leaf.shape) for name, leaf in named.items()}
-
-
-def differences(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> str:
+def differences(found: Named, expected: Named) -> str:
     """What keeps ``found`` from being ``expected``, every name listed; empty if nothing does."""
+    there, wanted = _shapes(found), _shapes(expected)
     parts = {
-        "missing": [f"{n} {expected[n]}" for n in expected.keys() - found.keys()],
-        "unexpected": [f"{n} {found[n]}" for n in found.keys() - expected.keys()],
+        "missing": [f"{n} {wanted[n]}" for n in wanted.keys() - there.keys()],
+        "unexpected": [f"{n} {there[n]}" for n in there.keys() - wanted.keys()],
         "of another shape": [
-            f"{n} is {found[n]}, expected {expected[n]}"
-            for n in expected.keys() & found.keys()
-            if found[n] != expected[n]
+            f"{n} is {there[n]}, expected {wanted[n]}"
+            for n in wanted.keys() & there.keys()
+            if there[n] != wanted[n]
         ],
     }
     summary = ", ".join(f"{len(lines)} {what}" for what, lines in parts.items() if lines)
@@ -138,3 +132,7 @@ def differences(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> st
         f"\n{what}:\n  " + "\n  ".join(sorted(lines)) for what, lines in parts.items() if lines
     )
     return summary + "".join(lists)
+
+
+def _shapes(named: Named) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in named.items()}

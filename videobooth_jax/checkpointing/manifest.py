@@ -1,6 +1,6 @@
 """The seal of a folder: ``manifest.json``, which lists its files and the arrays stored in them.
 
-Files are listed with sizes and SHA-256 digests, arrays with shapes.
+Files are listed with sizes and SHA-256 digests, arrays with shapes and dtypes.
 
 It is written last, so a folder without one was never finished. Digests matter because Orbax stores
 what zstd cannot compress as it is: a flipped bit in a weight would pass unnoticed. Files behind a
@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from etils import epath
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-Shape = tuple[int, ...]
 
 
 class DamagedError(ValueError):
@@ -38,13 +39,13 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def seal(root: epath.Path, parts: Iterable[str], shapes: Mapping[str, Shape]) -> None:
+def seal(root: epath.Path, parts: Iterable[str], arrays: Mapping[str, Any]) -> None:
     """Write the manifest of ``root``; local files are flushed to the disk on the way.
 
     Args:
         root: the folder.
         parts: names of the files and folders in it that the seal covers.
-        shapes: the names and shapes of the arrays stored in them.
+        arrays: the arrays stored in them, or anything with their shapes and dtypes, by name.
 
     Raises:
         OSError: a file cannot be read or the manifest not written.
@@ -53,7 +54,7 @@ def seal(root: epath.Path, parts: Iterable[str], shapes: Mapping[str, Shape]) ->
     content = {
         "format_version": FORMAT_VERSION,
         "files": {str(file.relative_to(root)): _describe(file, flush=True) for file in files},
-        "arrays": shapes,
+        "arrays": {name: [x.shape, jnp.dtype(x.dtype).name] for name, x in arrays.items()},
     }
     (root / MANIFEST).write_text(json.dumps(content))
 
@@ -91,13 +92,14 @@ def _unchanged(file: epath.Path, entry: dict[str, Any]) -> bool:
     return "sha256" in entry and _describe(file).get("sha256") == entry["sha256"]
 
 
-def shapes(root: epath.Path) -> dict[str, Shape]:
-    """Names and shapes of the arrays in a sealed folder.
+def arrays(root: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays in a sealed folder, by name.
 
     Raises:
         DamagedError: the manifest is missing or unreadable.
     """
-    return {name: tuple(shape) for name, shape in _read(root)["arrays"].items()}
+    entries = _read(root)["arrays"]
+    return {n: jax.ShapeDtypeStruct(shape, jnp.dtype(kind)) for n, (shape, kind) in entries.items()}
 
 
 def is_sealed(root: epath.Path) -> bool:

@@ -19,12 +19,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 
 from videobooth_jax.checkpointing import arrays, manifest
-from videobooth_jax.checkpointing.manifest import DamagedError, Shape
+from videobooth_jax.checkpointing.manifest import DamagedError
 from videobooth_jax.models.videobooth import (
     VideoBoothConfig,
     abstract_params,
@@ -35,6 +36,7 @@ from videobooth_jax.typing import Params
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "weights", "tokenizer.json", "README.md"
 FORMAT_VERSION = 1
+STORED = "stored"
 
 
 class ModelDirectoryError(ValueError):
@@ -74,9 +76,8 @@ def save_model(
     """
     target = manifest.resolve(path)
     named = arrays.named_leaves(params)
-    shapes = arrays.shapes(named)
-    _check_target(target, overwrite)
-    _check_names(shapes, config, f"the parameters to save in {path}")
+    check_target(target, overwrite)
+    _check_names(named, config, f"the parameters to save in {path}")
     tokenizer = epath.Path(tokenizer_file).read_bytes() if tokenizer_file else None
     draft = target if manifest.is_remote(target) else target.parent / f".{target.name}.partial"
     primary = jax.process_index() == 0
@@ -87,7 +88,7 @@ def save_model(
         arrays.write(draft / WEIGHTS, named, dtype)
         if primary:
             _write_rest(draft, config, tokenizer, card)
-            manifest.seal(draft, (CONFIG, WEIGHTS, TOKENIZER), shapes)
+            manifest.seal(draft, (CONFIG, WEIGHTS, TOKENIZER), _stored(named, dtype))
             _publish(draft, target)
     except BaseException:
         if primary:
@@ -97,7 +98,13 @@ def save_model(
         multihost_utils.sync_global_devices(f"save_model {target}")
 
 
-def _check_target(target: epath.Path, overwrite: bool) -> None:
+def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse early what `save_model` would refuse to replace.
+
+    Raises:
+        FileExistsError: there is something at ``path``; with ``overwrite``: and no model directory.
+    """
+    target = manifest.resolve(path)
     if not target.exists():
         return
     if not overwrite:
@@ -106,6 +113,10 @@ def _check_target(target: epath.Path, overwrite: bool) -> None:
         raise FileExistsError(
             f"{target} is not a model directory and is not overwritten; choose another path"
         )
+
+
+def _stored(named: arrays.Named, dtype: str | None) -> arrays.Named:
+    return {n: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype or x.dtype)) for n, x in named.items()}
 
 
 def _write_rest(
@@ -171,7 +182,8 @@ def load_model(
 
     Args:
         path: the directory.
-        dtype: dtype of the parameters in memory, float32 if None, whatever they are on disk.
+        dtype: dtype of the parameters in memory, whatever they are on disk: its name, "stored" for
+            as they are on disk, or None for the config's ``param_dtype``.
         shardings: a ``jax.sharding.Sharding`` for all parameters, or a tree of them like the
             parameters'; without it they end up uncommitted on the default device.
 
@@ -189,24 +201,30 @@ def load_model(
         )
     try:
         edited = manifest.check(root, editable=(CONFIG,))
-        found = manifest.shapes(root)
+        found = manifest.arrays(root)
     except DamagedError as error:
         raise ModelDirectoryError(
             f"the model directory {path} is damaged: {error}; copy or download it again"
         ) from error
     if edited:  # save_model compared the weights with the config that was written
         _check_names(found, config, f"the weights in {path}")
-    kind = jnp.dtype(dtype or "float32")
     wanted = {
-        name: jax.ShapeDtypeStruct(shape, kind, sharding=sharding)
-        for (name, shape), sharding in zip(found.items(), _per_leaf(shardings, found), strict=True)
+        name: jax.ShapeDtypeStruct(leaf.shape, _dtype(config, name, leaf, dtype), sharding=sharding)
+        for (name, leaf), sharding in zip(found.items(), _per_leaf(shardings, found), strict=True)
     }
     return config, unflatten_dict(arrays.read(root / WEIGHTS, wanted), sep="/")
 
 
-def _check_names(found: dict[str, Shape], config: VideoBoothConfig, what: str) -> None:
+def _dtype(config: VideoBoothConfig, name: str, stored: Any, dtype: str | None) -> np.dtype:
+    if dtype == STORED:
+        return stored.dtype
+    network = getattr(config, name.split("/")[0], config.text_encoder)  # for the contrastive head
+    return jnp.dtype(dtype or network.param_dtype)
+
+
+def _check_names(found: arrays.Named, config: VideoBoothConfig, what: str) -> None:
     expected = arrays.named_leaves(abstract_params(config))
-    if problems := arrays.differences(found, arrays.shapes(expected)):
+    if problems := arrays.differences(found, expected):
         raise ModelDirectoryError(f"{what} are not those of its model {config.name!r}: {problems}")
 
 

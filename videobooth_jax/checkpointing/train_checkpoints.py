@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from videobooth_jax.checkpointing import arrays, manifest
-from videobooth_jax.checkpointing.manifest import DamagedError, Shape
+from videobooth_jax.checkpointing.manifest import DamagedError
 
 DataPosition = bytes | str | dict[str, Any]
 """Where a data loader stands: its serialised state, or a JSON-able dict."""
@@ -84,13 +84,13 @@ class TrainCheckpoints:
         named = {name: _storable(leaf) for name, leaf in arrays.named_leaves(state).items()}
         folder = self._folder(step)
         finish = arrays.start_write(folder, named, {DATA: _encode(data_position)})
-        self._pending = self._thread.submit(self._complete, finish, step, arrays.shapes(named))
+        self._pending = self._thread.submit(self._complete, finish, step, _abstract(named))
 
-    def _complete(self, finish: Callable[[], None], step: int, shapes: dict[str, Shape]) -> None:
+    def _complete(self, finish: Callable[[], None], step: int, named: arrays.Named) -> None:
         finish()
         if jax.process_index() != 0:
             return
-        manifest.seal(self._folder(step), (arrays.STATE, DATA), shapes)
+        manifest.seal(self._folder(step), (arrays.STATE, DATA), named)
         for old in [s for s in self.steps() if s <= step][: -self.keep]:
             self._folder(old).rmtree(missing_ok=True)
         for leftover in self._unfinished():
@@ -149,7 +149,7 @@ class TrainCheckpoints:
     def _read(self, folder: epath.Path, abstract_state: Any) -> tuple[Any, DataPosition]:
         leaves = arrays.named_leaves(abstract_state)
         wanted = {name: _wanted(leaf) for name, leaf in leaves.items()}
-        if problems := arrays.differences(manifest.shapes(folder), arrays.shapes(wanted)):
+        if problems := arrays.differences(manifest.arrays(folder), wanted):
             raise CheckpointError(
                 f"checkpoint {folder} is not of this run: its state has other arrays ({problems})"
             )
@@ -174,6 +174,11 @@ def _is_key(leaf: Any) -> bool:
 
 def _storable(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _abstract(named: arrays.Named) -> arrays.Named:
+    """What the manifest needs, without keeping arrays alive that the caller may donate."""
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in named.items()}
 
 
 def _sharding(leaf: Any) -> jax.sharding.Sharding | None:

@@ -1,10 +1,12 @@
-"""PyTorch names and Flax paths of the autoencoder, the CLIP towers and the image projector: data only.
+"""PyTorch names and Flax paths of all networks but the UNet: data only.
 
-Read `name_map` first: it explains the tables. Here two spellings of one checkpoint become one by aliases:
+Read `name_map` first: it explains the tables. Here two spellings of one checkpoint become one by
+aliases:
 
-* the autoencoder's attention: ``query key value proj_attn`` (diffusers up to 0.17, canonical here) and ``to_q to_k to_v
-  to_out.0`` (later);
-* the CLIP towers: with ``text_model.`` / ``vision_model.`` in front (transformers' files, canonical here) and without.
+* the autoencoder's attention: ``query key value proj_attn`` (diffusers up to 0.17, canonical here)
+  and ``to_q to_k to_v to_out.0`` (later);
+* the CLIP towers: with ``text_model.`` / ``vision_model.`` in front (transformers' files, canonical
+  here) and without.
 """
 
 from videobooth_jax.conversion.name_map import Rule, Table, dense, kernel, norm, under
@@ -120,7 +122,7 @@ CONTRASTIVE_HEAD = Table(
     )
 )
 
-# One template cannot say "0, 3 and 6 are linear, 1 and 4 are norms": the layers of an MLP are spelled out.
+# One template cannot say that 0, 3 and 6 are linear and 1 and 4 are norms: they are spelled out.
 MAPPING = (*dense("0"), *norm("1"), *dense("3"), *norm("4"), *dense("6"))
 
 PROJECTOR = Table(

@@ -1,4 +1,5 @@
-"""From a random-access source to batches for the model, through Grain: shuffled, sharded, with a position that can be saved."""
+"""From a random-access source to batches for the model, through Grain: shuffled, sharded, with a
+position that can be saved."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +44,9 @@ def collate(
 ) -> Batch:
     """Stack examples into the arrays the model takes.
 
-    Returns ``video`` (b f h w 3) and ``vae_image`` (b h w 3), float32 in [-1, 1]; ``clip_image`` (b H W 3), float32,
-    CLIP-normalised; ``ids`` (b n) and ``placeholder`` (b m, padded with -1), int32.
+    Returns ``video`` (b f h w 3) and ``vae_image`` (b h w 3), float32 in [-1, 1]; ``clip_image`` (b
+    H W 3), float32, CLIP-normalised; ``ids`` (b n) and ``placeholder`` (b m, padded with -1),
+    int32.
     """
     pictures = [example["image_prompt"] for example in examples]
     clip = [image_prompt.resize(picture, config.clip_size) for picture in pictures]
@@ -67,8 +69,9 @@ def batches(
 ) -> grain.DatasetIterator[Batch]:
     """An iterator of batches. ``get_state()`` and ``set_state()`` save and restore its position.
 
-    Processes take every ``process_count``-th example of the same shuffled order, which changes with every epoch.
-    ``augment(example, rng)`` changes examples, with a generator that depends on seed, epoch and position only.
+    Processes take every ``process_count``-th example of the same shuffled order, which changes with
+    every epoch. ``augment(example, rng)`` changes examples, with a generator that depends on seed,
+    epoch and position only.
     """
     data = grain.MapDataset.source(source).seed(config.seed)
     if config.shuffle:

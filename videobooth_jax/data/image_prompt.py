@@ -1,9 +1,10 @@
-"""From a picture of the subject to what the networks see: cut out on white, squared, resized, scaled.
+"""From a picture of the subject to what the networks see: cut out on white, squared, resized,
+scaled.
 
 `square_cutout` and `resize` follow the published preparation: background white, cropped to the box,
-padded white to a square, bilinear with half-pixel centres and no antialiasing, rounded half to even.
-`cut_out` is the door for people's pictures: it takes files, alpha channels, masks and boxes, and
-says plainly what is wrong with them.
+padded white to a square, bilinear with half-pixel centres and no antialiasing, rounded half to
+even. `cut_out` is the door for people's pictures: it takes files, alpha channels, masks and boxes,
+and says plainly what is wrong with them.
 """
 
 import warnings
@@ -65,23 +66,12 @@ def open_picture(source: Picture) -> Image.Image:
     """Read a picture, upright, its size checked before it is decoded. Raises ValueError."""
     name = "the picture" if isinstance(source, Image.Image | np.ndarray) else str(source)
     image = _as_image(source, name)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{name} is too large: {width}x{height} px, at most {MAX_PIXELS // 1_000_000} million "
-            "pixels are read; scale it down first"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise ValueError(
-            f"{name} is too small: {width}x{height} px, it needs at least {MIN_SIDE}x{MIN_SIDE}"
-        )
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{name} has more than 8 bits per colour: save it as an 8-bit picture")
     try:
-        image.load()
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{name} is damaged and cannot be read: {error}") from error
-    return ImageOps.exif_transpose(image)
+        return _decoded(image, name)
+    except ValueError:
+        if image is not source:
+            image.close()
+        raise
 
 
 def read_mask(source: Picture, size: tuple[int, int]) -> np.ndarray:
@@ -151,7 +141,8 @@ def resize(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resize of (h, w, c), float32: half-pixel centres, edges repeated, no antialiasing."""
+    """Bilinear resize of (h, w, c), float32: half-pixel centres, edges repeated, no
+    antialiasing."""
     top, bottom, y = _neighbours(image.shape[0], height)
     left, right, x = _neighbours(image.shape[1], width)
     image = image.astype(np.float32)
@@ -161,7 +152,8 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def clip_input(image: np.ndarray) -> np.ndarray:
-    """uint8 (..., 3) to the image tower's input: 0..1 less CLIP's mean over its deviation, float32."""
+    """uint8 (..., 3) to the image tower's input: 0..1 less CLIP's mean over its deviation,
+    float32."""
     return (image.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
 
 
@@ -205,6 +197,27 @@ def _as_image(source: Picture, name: str) -> Image.Image:
         ) from error
 
 
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    """The picture decoded and upright, once its size and depth have been accepted."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"{name} is too large: {width}x{height} px, at most {MAX_PIXELS // 1_000_000} million "
+            "pixels are read; scale it down first"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(
+            f"{name} is too small: {width}x{height} px, it needs at least {MIN_SIDE}x{MIN_SIDE}"
+        )
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{name} has more than 8 bits per colour: save it as an 8-bit picture")
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{name} is damaged and cannot be read: {error}") from error
+    return ImageOps.exif_transpose(image)
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     """Colours of a picture, its transparent parts white."""
     if not image.has_transparency_data:
@@ -216,7 +229,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _inside_white_margin(pixels: np.ndarray) -> np.ndarray:
     """True inside the box around everything that is not white, as bool (h, w)."""
     shown = np.zeros(pixels.shape[:2], bool)
-    painted = (pixels < 250).any(-1)
+    painted = pixels.min(-1) < 250
     if painted.any():
         left, top, right, bottom = mask_box(painted)
         shown[top:bottom, left:right] = True
@@ -230,6 +243,6 @@ def _check_box(box: Box, size: tuple[int, int]) -> None:
     left, top, right, bottom = (int(corner) for corner in box)
     if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
         raise ValueError(
-            f"the box {list(box)} does not lie inside the picture: with x1 < x2 and y1 < y2, x goes "
-            f"from 0 to {size[0]} and y from 0 to {size[1]}"
+            f"the box {list(box)} does not lie inside the picture: with x1 < x2 and y1 < y2, x "
+            f"goes from 0 to {size[0]} and y from 0 to {size[1]}"
         )

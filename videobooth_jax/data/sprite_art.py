@@ -1,7 +1,9 @@
-"""The artwork of the sprite world: 624 nouns, each in four designs, packed in the package (credits in NOTICE).
+"""The artwork of the sprite world: 624 nouns, each in four designs, packed in the package (credits
+in NOTICE).
 
-Designs are kept as premultiplied 48 px tiles with a clear margin and drawn at any place, size and angle by one affine map into
-a canvas of up to a few times the wanted resolution, which is then averaged down. The clear margin keeps edges smooth.
+Designs are kept as premultiplied 48 px tiles with a clear margin and drawn at any place, size and
+angle by one affine map into a canvas of up to a few times the wanted resolution, which is then
+averaged down. The clear margin keeps edges smooth.
 """
 
 import dataclasses
@@ -21,7 +23,8 @@ STYLES = ("noto", "fluent-flat", "fluent-color", "twemoji")
 
 @dataclasses.dataclass(frozen=True)
 class Noun:
-    """A noun: its key, its words and phrase in a caption ("police car", "a police car"), its split."""
+    """A noun: its key, its words and phrase in a caption ("police car", "a police car"), its
+    split."""
 
     key: str
     words: str
@@ -31,7 +34,8 @@ class Noun:
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Where and how a design is drawn: centre (x, y) and longer side in px, angle in degrees counter-clockwise, mirrored or not."""
+    """Where and how a design is drawn: centre (x, y) and longer side in px, angle in degrees
+    counter-clockwise, mirrored or not."""
 
     x: float
     y: float
@@ -48,7 +52,8 @@ def nouns() -> dict[str, Noun]:
 
 @functools.cache
 def split_nouns(split: str) -> tuple[str, ...]:
-    """Keys of the nouns of a split, "train", "validation" or "test". Raises ValueError for another name."""
+    """Keys of the nouns of a split, "train", "validation" or "test". Raises ValueError for
+    another name."""
     found = tuple(key for key, noun in nouns().items() if noun.split == split)
     if not found:
         known = sorted({noun.split for noun in nouns().values()})
@@ -58,7 +63,8 @@ def split_nouns(split: str) -> tuple[str, ...]:
 
 @functools.cache
 def design(noun: str, style: str) -> Image.Image:
-    """One design as a premultiplied tile with a clear margin. Raises ValueError for an unknown noun or style."""
+    """One design as a premultiplied tile with a clear margin. Raises ValueError for an unknown
+    noun or style."""
     if noun not in nouns():
         raise ValueError(f"unknown noun {noun!r}: the sprite world has {len(nouns())}, see nouns()")
     if style not in STYLES:

@@ -1,7 +1,8 @@
 """What the sprite world is made of: motions, backgrounds and the sentences about them, as tables.
 
-A background is a painter: random generator and side length in, one still picture out, float32 (side, side, 3) in 0..1. All are
-plain colour fields with a fine texture, told apart by colour, and hold nothing that could be taken for a subject.
+A background is a painter: random generator and side length in, one still picture out, float32
+(side, side, 3) in 0..1. All are plain colour fields with a fine texture, told apart by colour, and
+hold nothing that could be taken for a subject.
 """
 
 from collections.abc import Callable
@@ -24,11 +25,13 @@ TEMPLATES: tuple[str, ...] = (
     "{subject} is moving {motion} {place}",
     "{place}, {subject} moving {motion}",
 )
-"""Forms of a caption. None names the style of the drawing: only the picture can tell which design is meant."""
+"""Forms of a caption. None names the style of the drawing: only the picture can tell which
+design is meant."""
 
 
 def caption(phrase: str, motion: str, background: str, template: str) -> str:
-    """The sentence for a noun phrase ("a panda"), a motion and a background; ``template`` is one of `TEMPLATES`."""
+    """The sentence for a noun phrase ("a panda"), a motion and a background; ``template`` is one
+    of `TEMPLATES`."""
     place = BACKGROUNDS[background][0]
     return template.format(subject=phrase, motion=motion, place=place)
 
@@ -43,20 +46,23 @@ def _shades(side: int, *stops: tuple[float, float, float]) -> np.ndarray:
 
 
 def _grain(rng: np.random.Generator, side: int, rows: int, columns: int) -> np.ndarray:
-    """Noise in [-1, 1] of the given cells per frame side, enlarged linearly, float32 (side, side, 1)."""
+    """Noise in [-1, 1] of the given cells per frame side, enlarged linearly, float32 (side,
+    side, 1)."""
     coarse = rng.uniform(-1, 1, (rows + 1, columns + 1)).astype(np.float32)
     return (_stretch(side, rows) @ coarse @ _stretch(side, columns).T)[..., None]
 
 
 def _stretch(side: int, cells: int) -> np.ndarray:
-    """Linear interpolation from ``cells + 1`` knots to ``side`` pixels, float32 (side, cells + 1)."""
+    """Linear interpolation from ``cells + 1`` knots to ``side`` pixels, float32 (side, cells +
+    1)."""
     where = (np.arange(side) + 0.5) * cells / side
     weights = 1 - np.abs(where[:, None] - np.arange(cells + 1))
     return np.clip(weights, 0, 1).astype(np.float32)
 
 
 def _waves(rng: np.random.Generator, side: int, count: float, bend: float) -> np.ndarray:
-    """Horizontal waves in [-1, 1], ``count`` per frame, bent by ``bend`` of a wave, float32 (side, side, 1)."""
+    """Horizontal waves in [-1, 1], ``count`` per frame, bent by ``bend`` of a wave, float32
+    (side, side, 1)."""
     y, x = np.mgrid[:side, :side].astype(np.float32) / side
     phase, swing = rng.uniform(0, 2 * np.pi, 2)
     turn = 2 * np.pi * (count * y + bend * np.sin(2 * np.pi * x + swing))
@@ -71,7 +77,7 @@ def _tint(rng: np.random.Generator, strength: float = 0.04) -> np.ndarray:
 def _meadow(rng: np.random.Generator, side: int) -> np.ndarray:
     field = _shades(side, (0.55, 0.78, 0.38), (0.36, 0.64, 0.25), (0.25, 0.52, 0.18))
     blades = _grain(rng, side, side // 4, side // 2)
-    return field + _tint(rng) + 0.07 * blades * np.float32([0.8, 1.0, 0.5])
+    return field + _tint(rng) + 0.07 * blades * np.array([0.8, 1.0, 0.5], np.float32)
 
 
 def _desert(rng: np.random.Generator, side: int) -> np.ndarray:

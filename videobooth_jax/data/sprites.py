@@ -1,8 +1,10 @@
-"""The sprite world as a random-access source: one subject crosses a still background, and a picture shows the subject alone.
+"""The sprite world as a random-access source.
 
-The same word has four designs and the caption never says which, so only the picture can tell. Example ``i`` is a pure function
-of the configuration and ``i``. Any run of examples is balanced: ``i`` walks through all nouns, and with every round each noun
-moves on to the next of all combinations of design, motion and background.
+In a video one subject crosses a still background; a picture beside it shows the subject alone. The
+same word has four designs and the caption never says which, so only the picture can tell. Example
+``i`` is a pure function of the configuration and ``i``. Any run of examples is nearly balanced: ``i``
+walks through all nouns, and with every round each noun moves on to the next of all combinations of
+design, motion and background.
 """
 
 import dataclasses
@@ -79,10 +81,10 @@ class SpritesConfig:
             (-self.prompt_rotation, self.prompt_rotation, self.min_rotation_gap),
             (*self.prompt_scale, self.min_scale_gap),
         ):
-            if high - low <= 2 * gap:
+            if gap > 0 and high - low <= 2 * gap:
                 raise ValueError(
-                    f"the image prompt's range {low}..{high} leaves no room for a pose {gap} away from the video's: "
-                    "widen the range or lower the gap"
+                    f"the image prompt's range {low}..{high} leaves no room for a pose {gap} away "
+                    "from the video's: widen the range or lower the gap"
                 )
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class SpritesSource:
     """Grain random-access source of `SpriteExample`."""
 
     def __init__(self, config: SpritesConfig):
-        """Rendering happens on access: about a millisecond per example of 8 frames at 32 px."""
+        """Pictures are drawn on access: 2 ms for 8 frames of 32 px."""
         self.config = config
 
     def __len__(self) -> int:
@@ -125,14 +127,15 @@ class SpritesSource:
         )
 
     def __repr__(self) -> str:
-        return f"SpritesSource({self.config})"  # Grain checks it when an iterator's position is restored
+        return f"SpritesSource({self.config})"  # Grain shows it when a saved position is restored
 
 
 def content(config: SpritesConfig, index: int) -> tuple[sprite_art.Noun, str, str, str]:
     """Noun, style, motion and background of example ``index``.
 
-    Round r = index // nouns gives noun n the combination (n + r * stride) mod all combinations. The stride shares no factor with
-    their number, so that a noun meets each once in as many rounds, and moves style, motion and background on by one each.
+    Round r = index // nouns gives noun n the combination (n + r * stride) mod all combinations. The
+    stride shares no factor with their number, so that a noun meets each once in as many rounds, and
+    moves style, motion and background on by one each.
     """
     keys = sprite_art.split_nouns(config.split)
     styles, motions, backgrounds = config.styles, config.motions, config.backgrounds
@@ -147,7 +150,8 @@ def content(config: SpritesConfig, index: int) -> tuple[sprite_art.Noun, str, st
 
 
 def video_poses(config: SpritesConfig, motion: str, rng: np.random.Generator) -> list[Pose]:
-    """The subject's pose in every frame: a straight way at even speed, rocking once around a drawn angle."""
+    """The subject's pose in every frame: straight on at even speed, rocking once around an
+    angle."""
     side, cells = config.resolution, config.jitter_cells
     shift = config.cell * rng.integers(-cells, cells, 2, endpoint=True)
     angle = rng.uniform(-config.rotation, config.rotation)
@@ -163,7 +167,7 @@ def video_poses(config: SpritesConfig, motion: str, rng: np.random.Generator) ->
 
 
 def prompt_pose(config: SpritesConfig, video: Pose, rng: np.random.Generator) -> Pose:
-    """The pose in the image prompt: drawn on its own, another angle and another scale than the video's first frame."""
+    """The image prompt's own pose: another angle and another scale than the video's first frame."""
     side, reach = config.resolution, config.prompt_shift * config.resolution
     unit = side * config.subject_size
     bound, gap = config.prompt_rotation, config.min_rotation_gap
@@ -176,6 +180,7 @@ def prompt_pose(config: SpritesConfig, video: Pose, rng: np.random.Generator) ->
 
 def _apart(rng: np.random.Generator, low: float, high: float, centre: float, gap: float) -> float:
     """Uniform over [low, high] without (centre - gap, centre + gap)."""
-    left, right = max(0.0, centre - gap - low), max(0.0, high - centre - gap)
+    left = min(max(centre - gap, low), high) - low
+    right = high - min(max(centre + gap, low), high)
     draw = rng.uniform(0, left + right)
     return low + draw if draw < left else high - (draw - left)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Noise processes, guidance and samplers: pure array functions; the network comes as a callable."""

@@ -1,16 +1,16 @@
-"""The forward process and the three things a network may predict, all of them linear in (x_t, prediction).
+"""The forward process, and the three things a network may predict, each a linear map of another.
 
 With ``a = sqrt(abar_t)`` and ``s = sqrt(1 - abar_t)``::
 
-    x_t = a x_0 + s eps          v = a eps - s x_0          x_0 = a x_t - s v          eps = s x_t + a v
+    x_t = a x_0 + s eps      v = a eps - s x_0      x_0 = a x_t - s v      eps = s x_t + a v
 
-(Ho et al. 2020, arXiv 2006.11239; v: Salimans & Ho 2022, arXiv 2202.00512, appendix D). Arrays are (batch, ...) of any rank,
-``t`` (batch,) indexes the tables of the schedule given: original timesteps for an unrespaced one. Results have the dtype of
-``x_t``; keep latents in float32.
+(Ho et al. 2020, arXiv 2006.11239; v: Salimans & Ho 2022, arXiv 2202.00512, appendix D). Arrays are
+(batch, ...) of any rank, ``t`` (batch,) indexes the tables of the schedule given: original
+timesteps for an unrespaced one. Results have the dtype of ``x_t``; keep latents in float32.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from jaxtyping import Float
 from videobooth_jax.diffusion.schedules import NoiseSchedule
 from videobooth_jax.typing import Array, Images, Keys, Latents, Timesteps
 
-PredictionType = Literal["epsilon", "x0", "v"]
 Samples = Float[Array, "batch ..."]
 _Weights = tuple[np.ndarray, np.ndarray]
 _Conversions = dict[tuple[str, str], Callable[[np.ndarray, np.ndarray], _Weights]]
@@ -41,21 +40,24 @@ def check_prediction_type(schedule: NoiseSchedule, prediction_type: str) -> None
     """Refuse what cannot be sampled.
 
     Raises:
-        ValueError: if the type is unknown, or is "epsilon" where a schedule with zero terminal SNR leaves nothing but noise.
+        ValueError: if the type is unknown, or is "epsilon" where a schedule with zero terminal SNR
+            leaves nothing but noise.
     """
     if prediction_type not in PREDICTION_TYPES:
         raise ValueError(
-            f"unknown prediction_type {prediction_type!r}; choose one of {', '.join(PREDICTION_TYPES)}"
+            f"unknown prediction_type {prediction_type!r}; "
+            f"choose one of {', '.join(PREDICTION_TYPES)}"
         )
     if prediction_type == "epsilon" and schedule.alphas_cumprod[-1] == 0:
         raise ValueError(
-            'prediction_type="epsilon" cannot work with zero_terminal_snr: at the last timestep x is pure noise, and knowing the '
-            'noise says nothing about the picture; use prediction_type="v", or zero_terminal_snr=False'
+            'prediction_type="epsilon" cannot work with zero_terminal_snr: at the last timestep x '
+            "is pure noise, and knowing the noise says nothing about the picture; "
+            'use prediction_type="v", or zero_terminal_snr=False'
         )
 
 
 def look_up(table: np.ndarray, t: Timesteps, like: Array) -> Array:
-    """Entries ``t`` (batch,) of a table, in the dtype of ``like`` and shaped (batch, 1, ...) to multiply it."""
+    """Entries ``t`` (batch,) of a table, shaped (batch, 1, ...) and typed to multiply ``like``."""
     return jnp.asarray(table, like.dtype)[t].reshape(-1, *(1,) * (like.ndim - 1))
 
 
@@ -89,7 +91,12 @@ def training_target(
 
 
 def _convert(
-    schedule: NoiseSchedule, source: str, target: str, x_t: Samples, prediction: Samples, t: Timesteps
+    schedule: NoiseSchedule,
+    source: str,
+    target: str,
+    x_t: Samples,
+    prediction: Samples,
+    t: Timesteps,
 ) -> Samples:
     check_prediction_type(schedule, source)
     prediction = prediction.astype(x_t.dtype)
@@ -141,7 +148,7 @@ class ReverseStep(NamedTuple):
 
 
 def posterior(schedule: NoiseSchedule, x0: Samples, x_t: Samples, t: Timesteps) -> ReverseStep:
-    """The reverse step from ``x_t`` given (a prediction of) ``x_0``: mean of DDPM eq. 7, variance "fixed large"."""
+    """The reverse step given (a prediction of) x_0: mean of DDPM eq. 7, variance "fixed large"."""
     of_x0 = look_up(schedule.posterior_mean_coef1, t, x_t)
     of_x = look_up(schedule.posterior_mean_coef2, t, x_t)
     return ReverseStep(
@@ -152,7 +159,7 @@ def posterior(schedule: NoiseSchedule, x0: Samples, x_t: Samples, t: Timesteps) 
 
 
 def draw_noise(keys: Keys, shape: tuple[int, ...], dtype: jnp.dtype | str = "float32") -> Samples:
-    """Standard normal noise, one key per sample: (batch, *shape). A row depends on its own key only."""
+    """Standard normal noise (batch, *shape); a row depends on its own key only."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
 
 
@@ -164,7 +171,7 @@ def noise_exemplar(
     copies: int,
     shared: bool = False,
 ) -> Latents:
-    """Copies of the exemplar's clean latents, noised to step ``t`` for the exemplar branch (VideoBooth, section 3.3).
+    """Copies of the exemplar, noised to step ``t`` for its own branch (VideoBooth, section 3.3).
 
     Args:
         schedule: the process that ``t`` indexes.
@@ -172,7 +179,8 @@ def noise_exemplar(
         t: steps (b,).
         keys: one per sample (b,).
         copies: how many; the published model uses one per frame.
-        shared: whether all copies of a sample get the same noise (then one copy gives the same result), or each its own.
+        shared: whether all copies of a sample get the same noise (then one copy gives the same
+            result), or each its own.
 
     Returns:
         Noised latents (b copies h w c).

@@ -20,15 +20,16 @@ def guide(
         conditional: prediction of the prompt, channels last.
         unconditional: prediction without it, same shape.
         scale: 1 gives the conditional prediction, 0 the unconditional one.
-        guided_channels: guide only the first so many channels; the others stay the conditional branch's own. The published
-            sampler guides 3 of 4 latent channels. None guides all.
+        guided_channels: guide only the first so many channels; the others stay the conditional
+            branch's own. The published sampler guides 3 of 4 latent channels. None guides all.
 
     Raises:
         ValueError: if the shapes differ, or there are fewer channels than ``guided_channels``.
     """
     if conditional.shape != unconditional.shape:
         raise ValueError(
-            f"guidance needs two predictions of one shape, not {conditional.shape} and {unconditional.shape}"
+            "guidance needs two predictions of one shape, "
+            f"not {conditional.shape} and {unconditional.shape}"
         )
     channels = conditional.shape[-1]
     count = channels if guided_channels is None else guided_channels

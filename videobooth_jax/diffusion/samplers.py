@@ -4,12 +4,14 @@ Every step of all three methods is a weighted sum ::
 
     x_next = p x + q D + r D_previous + w z
 
-of the current sample, the predicted clean sample ``D``, the previous step's ``D``, and fresh noise ``z``; methods differ in the
-weights alone (`SAMPLERS`). Weights are worked out once in float64, with limits taken where the terminal SNR is zero.
+of the current sample, the predicted clean sample ``D``, the previous step's ``D``, and fresh noise
+``z``; methods differ in the weights alone (`SAMPLERS`). Weights are worked out once in float64,
+with limits taken where the terminal SNR is zero.
 
-Randomness: one typed key per sample. Step ``i`` (0 is the noisiest) draws from ``fold_in(key, i)``, split into
-``(exemplar_key, x_key)`` in this order: the network's own noise first, then the step's, at every step, the last included.
-The starting noise (`initial_latents`) comes from a fold no step uses, the same for any number of steps.
+Randomness: one typed key per sample. Step ``i`` (0 is the noisiest) draws from ``fold_in(key, i)``,
+split into ``(exemplar_key, x_key)`` in this order: the network's own noise first, then the step's,
+at every step, the last included. The starting noise (`initial_latents`) comes from a fold no step
+uses, the same for any number of steps.
 """
 
 import dataclasses
@@ -32,7 +34,9 @@ from videobooth_jax.diffusion.schedules import NoiseSchedule, Table, respace
 from videobooth_jax.typing import Array, Keys, Latents, Timesteps
 
 Denoise = Callable[[Latents, Timesteps, Keys], Latents]
-"""``denoise(latents, timesteps (b,), keys (b,)) -> prediction``: original timesteps; keys for the exemplar's own noise."""
+"""``denoise(latents, timesteps (b,), keys (b,)) -> prediction``: original timesteps; keys for the
+exemplar's own noise.
+"""
 
 INITIAL_FOLD = 2**32 - 1
 
@@ -62,7 +66,7 @@ def _ddpm(schedule: NoiseSchedule, eta: float) -> Weights:
 
 
 def _ddim(schedule: NoiseSchedule, eta: float) -> Weights:
-    """Song et al. 2020 (arXiv 2010.02502), eq. 12 and 16; eta 0 is deterministic, 1 resembles DDPM."""
+    """Song et al. 2020 (arXiv 2010.02502), eq. 12, 16; eta 0 is deterministic, 1 resembles DDPM."""
     now, then = _descending(schedule)
     # 1 - now / then, the respaced beta, is 1 where nothing of the signal is left.
     noise = eta * np.sqrt((1 - then) / (1 - now) * (1 - now / then))
@@ -71,7 +75,7 @@ def _ddim(schedule: NoiseSchedule, eta: float) -> Weights:
 
 
 def _dpmpp_2m(schedule: NoiseSchedule, eta: float) -> Weights:
-    """Lu et al. 2022 (arXiv 2211.01095), algorithm 2, in ``lambda = log(a / s)``; first order at both ends."""
+    """Lu et al. 2022 (arXiv 2211.01095), algorithm 2, over ``log(a/s)``; ends are first order."""
     now, then = _descending(schedule)
     with np.errstate(divide="ignore"):  # lambda is -inf at zero SNR and +inf at the clean sample
         lambda_now, lambda_then = (0.5 * (np.log(a) - np.log1p(-a)) for a in (now, then))
@@ -79,20 +83,27 @@ def _dpmpp_2m(schedule: NoiseSchedule, eta: float) -> Weights:
     half_ratio = np.zeros(len(schedule))  # 1 / (2 r) with r = previous step / step
     half_ratio[1:-1] = step[1:-1] / (2 * step[:-2])
     x0 = -np.sqrt(then) * np.expm1(-step)
-    return Weights(
-        np.sqrt((1 - then) / (1 - now)), x0 * (1 + half_ratio), -x0 * half_ratio, 0 * x0
-    )
+    return Weights(np.sqrt((1 - then) / (1 - now)), x0 * (1 + half_ratio), -x0 * half_ratio, 0 * x0)
 
 
-SAMPLERS: dict[str, Callable[[NoiseSchedule, float], Weights]] = {
-    "ddpm": _ddpm,
-    "ddim": _ddim,
-    "dpmpp_2m": _dpmpp_2m,
+class Method(NamedTuple):
+    """A way to sample: weights for a (respaced) schedule and eta; how n steps are spread."""
+
+    weights: Callable[[NoiseSchedule, float], Weights]
+    spacing: str
+
+
+# The published spacing visits timestep 0, from which one step leads almost nowhere; before it lies
+# the widest gap in log(a / s), over which a second-order step overshoots. Hence "trailing".
+SAMPLERS: dict[str, Method] = {
+    "ddpm": Method(_ddpm, "{}"),
+    "ddim": Method(_ddim, "trailing{}"),
+    "dpmpp_2m": Method(_dpmpp_2m, "trailing{}"),
 }
 
 
 class SamplerState(NamedTuple):
-    """What a sampler carries from step to step: the sample and the previous prediction of x_0, both (b, ...)."""
+    """Carried from step to step: the sample and the last prediction of x_0, both (b, ...)."""
 
     latents: Samples
     previous_x0: Samples
@@ -134,7 +145,8 @@ class Sampler:
         Args:
             state: from `init` or the previous step.
             i: which step, 0 .. len(self) - 1; a number, a traced scalar, or one per sample (b,).
-            prediction: the network's, at ``state.latents`` and ``timesteps[i]``; cast to the dtype of the latents.
+            prediction: the network's, at ``state.latents`` and ``timesteps[i]``; cast to the dtype
+                of the latents.
             noise: standard normal; methods without randomness ignore it.
 
         Returns:
@@ -147,8 +159,8 @@ class Sampler:
         if self.clip_x0 is not None:
             x0 = jnp.clip(x0, -self.clip_x0, self.clip_x0)
         terms = zip(self.weights, (x, x0, state.previous_x0, noise), strict=True)
-        latents = sum(look_up(weights, steps, x) * term for weights, term in terms)
-        return SamplerState(latents, x0), x0
+        weighted = [look_up(weights, steps, x) * term for weights, term in terms]
+        return SamplerState(sum(weighted[1:], start=weighted[0]), x0), x0
 
 
 def make_sampler(
@@ -165,29 +177,43 @@ def make_sampler(
     Args:
         name: a key of `SAMPLERS`.
         schedule: the process the network was trained on.
-        num_inference_steps: how many of its steps to visit, or a respacing text, see `schedules.respaced_steps`.
+        num_inference_steps: how many of its steps to visit, spread in the method's own way, or a
+            respacing text, see `schedules.respaced_steps`.
         prediction_type: what the network predicts: "epsilon", "x0" or "v".
         eta: share of DDPM's noise in a "ddim" step, 0 .. 1.
-        clip_x0: clip predicted clean samples to [-clip_x0, clip_x0]; the published sampler does not clip.
+        clip_x0: clip predicted clean samples to [-clip_x0, clip_x0]; the published sampler does not
+            clip.
 
     Raises:
-        ValueError: if the method or prediction type is unknown, the number of steps or eta does not fit, or an epsilon network is
-            to be sampled with zero terminal SNR.
+        ValueError: if the method or prediction type is unknown, the number of steps or eta does not
+            fit, or an epsilon network is to be sampled with zero terminal SNR.
     """
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}")
     if not 0 <= eta <= 1 or (eta and name != "ddim"):
-        raise ValueError(f'eta={eta} with sampler "{name}": eta is for "ddim" only, between 0 and 1')
+        raise ValueError(
+            f'eta={eta} with sampler "{name}": eta is for "ddim" only, between 0 and 1'
+        )
     check_prediction_type(schedule, prediction_type)
-    respaced = respace(schedule, num_inference_steps)
-    return Sampler(respaced, prediction_type, SAMPLERS[name](respaced, eta), clip_x0)
+    method = SAMPLERS[name]
+    exact = isinstance(num_inference_steps, str)
+    respacing = num_inference_steps if exact else method.spacing.format(num_inference_steps)
+    respaced = respace(schedule, respacing)
+    if respaced.timestep_map[-1] == 0:
+        raise ValueError(
+            f'{num_inference_steps} step with sampler "{name}" would visit the cleanest timestep '
+            "only; take at least 2"
+        )
+    return Sampler(respaced, prediction_type, method.weights(respaced, eta), clip_x0)
 
 
 def initial_latents(
     keys: Keys, shape: tuple[int, ...], dtype: jnp.dtype | str = "float32"
 ) -> Samples:
     """Starting noise (b, *shape), one key per sample; apart from the draws of every step."""
-    return draw_noise(jax.vmap(lambda key: jax.random.fold_in(key, INITIAL_FOLD))(keys), shape, dtype)
+    return draw_noise(
+        jax.vmap(lambda key: jax.random.fold_in(key, INITIAL_FOLD))(keys), shape, dtype
+    )
 
 
 def step_keys(keys: Keys, i: int | Array) -> tuple[Keys, Keys]:
@@ -210,7 +236,8 @@ def _timesteps(sampler: Sampler, i: int | Array, batch: int) -> Timesteps:
 def sample(sampler: Sampler, denoise: Denoise, latents: Latents, keys: Keys) -> Latents:
     """Run all steps as one `jax.lax.scan`.
 
-    Call it inside a jitted function that takes the weights as arguments, so that they are not compiled in as constants.
+    Call it inside a jitted function that takes the weights as arguments, so that they are not
+    compiled in as constants.
 
     Args:
         sampler: from `make_sampler`.

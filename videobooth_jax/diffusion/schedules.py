@@ -1,10 +1,16 @@
-"""Noise schedules and their respacing, as float64 tables (Ho et al. 2020; Nichol & Dhariwal 2021; Lin et al. 2023).
+"""Noise schedules and their respacing, as float64 tables.
 
-The forward process adds noise by ``x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps`` with ``abar_t = prod_{s<=t} (1 - beta_s)``.
-Respacing keeps some of the timesteps and makes them a process of its own with the same ``abar`` at what it kept.
+The forward process adds noise (Ho et al. 2020, arXiv 2006.11239)::
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps      abar_t = prod_{s <= t} (1 - beta_s)
+
+Respacing (Nichol & Dhariwal 2021, arXiv 2102.09672) keeps some of the timesteps and makes them a
+process of its own with the same ``abar`` at what it kept. Zero terminal SNR is that of Lin et al.
+(2023, arXiv 2305.08891).
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -20,10 +26,12 @@ class NoiseSchedule:
     Attributes:
         betas: variance added by a step.
         alphas_cumprod: share of the signal's variance left, ``abar``.
-        posterior_mean_coef1, posterior_mean_coef2: weights of x_0 and x_t in the mean of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7).
+        posterior_mean_coef1, posterior_mean_coef2: weights of x_0 and x_t in the mean of q(x_{t-1}
+            | x_t, x_0) (DDPM, eq. 7).
         posterior_variance: its variance, 0 at step 0.
         posterior_log_variance_clipped: its logarithm, entry 0 replaced by entry 1.
-        used_variance: the reverse step's variance actually used ("fixed large"): betas, entry 0 replaced by the posterior's entry 1.
+        used_variance: the reverse step's variance actually used ("fixed large"): betas, entry 0
+            replaced by the posterior's entry 1.
         used_log_variance: its logarithm.
         timestep_map: the original timestep of every step, which is what the network is told.
     """
@@ -64,7 +72,9 @@ BETA_SCHEDULES: dict[str, Callable[[int, float, float], Table]] = {
 
 
 def _with_zero_terminal_snr(betas: Table) -> Table:
-    """Shift and scale ``sqrt(abar)`` so that its last entry is 0 and its first stays (Lin et al. 2023, algorithm 1)."""
+    """Shift and scale ``sqrt(abar)`` so that its last entry is 0 and its first stays (Lin et al.
+    2023, algorithm 1).
+    """
     root = np.sqrt(np.cumprod(1 - betas))
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     abar = root**2
@@ -104,8 +114,9 @@ def make_schedule(
         beta_schedule: a key of `BETA_SCHEDULES`.
         beta_start: first variance (not for "cosine").
         beta_end: last variance (not for "cosine").
-        zero_terminal_snr: rescale so that nothing of the signal is left at the last step: ``alphas_cumprod[-1] == 0``. Such a
-            model predicts v or x0, since the noise alone says nothing there.
+        zero_terminal_snr: rescale so that nothing of the signal is left at the last step:
+            ``alphas_cumprod[-1] == 0``. Such a model predicts v or x0, since the noise alone says
+            nothing there.
 
     Raises:
         ValueError: if the schedule is unknown or the numbers make no process.
@@ -116,8 +127,8 @@ def make_schedule(
         )
     if num_train_timesteps < 2 or not 0 < beta_start <= beta_end < 1:
         raise ValueError(
-            f"a schedule needs at least 2 timesteps and 0 < beta_start <= beta_end < 1, not {num_train_timesteps} "
-            f"timesteps, beta_start={beta_start}, beta_end={beta_end}"
+            "a schedule needs at least 2 timesteps and 0 < beta_start <= beta_end < 1, "
+            f"not {num_train_timesteps} timesteps, beta_start={beta_start}, beta_end={beta_end}"
         )
     betas = BETA_SCHEDULES[beta_schedule](num_train_timesteps, beta_start, beta_end)
     if zero_terminal_snr:
@@ -128,24 +139,33 @@ def make_schedule(
 def respaced_steps(num_timesteps: int, respacing: str | int) -> list[int]:
     """The steps that a respacing keeps, ascending.
 
+    ================  ==========================================================================
+    ``""``            all
+    ``25``, ``"25"``  that many, evenly, with both ends
+    ``"10,15,20"``    that many in each of so many equal sections
+    ``"ddim25"``      every k-th, from the first, for the whole k that gives 25
+    ``"trailing25"``  that many, evenly, down from the last and without the first (Lin et al.)
+    ================  ==========================================================================
+
+    All but the last are the published code's.
+
     Args:
         num_timesteps: length of the process.
-        respacing: "" keeps all; an integer or "250" that many, evenly with both ends; "10,15,20" splits the process into
-            equal sections and keeps that many of each; "ddim25" keeps every k-th from 0, for the whole k that gives 25.
+        respacing: one of the above.
 
     Raises:
         ValueError: if the text is none of these, or asks for more steps than there are.
     """
     text = str(respacing).strip() or str(num_timesteps)
-    if text.startswith("ddim") and text[4:].isdecimal():
-        return _strided_steps(num_timesteps, int(text[4:]))
-    counts = text.split(",")
-    if not all(count.strip().isdecimal() and int(count) > 0 for count in counts):
+    for prefix, spread in (("ddim", _strided_steps), ("trailing", _trailing_steps)):
+        if re.fullmatch(rf"{prefix}0*[1-9]\d*", text):
+            return spread(num_timesteps, int(text.removeprefix(prefix)))
+    if not re.fullmatch(r"0*[1-9]\d*( *, *0*[1-9]\d*)*", text):
         raise ValueError(
-            f'cannot read respacing {respacing!r}; write a number of steps ("25"), numbers per section ("10,15,20"), '
-            'or "ddim25"'
+            f'cannot read respacing {respacing!r}; write a number of steps ("25"), '
+            'numbers per section ("10,15,20"), "ddim25" or "trailing25"'
         )
-    return _sectioned_steps(num_timesteps, [int(count) for count in counts])
+    return _sectioned_steps(num_timesteps, [int(count) for count in text.split(",")])
 
 
 def _strided_steps(num_timesteps: int, count: int) -> list[int]:
@@ -154,19 +174,27 @@ def _strided_steps(num_timesteps: int, count: int) -> list[int]:
         if len(steps) == count:
             return list(steps)
     raise ValueError(
-        f"no whole stride through {num_timesteps} timesteps gives {count} steps; choose another number"
+        f"no whole stride through {num_timesteps} timesteps gives {count} steps; "
+        "choose another number"
     )
 
 
+def _trailing_steps(num_timesteps: int, count: int) -> list[int]:
+    if count > num_timesteps:
+        raise ValueError(f"cannot keep {count} of {num_timesteps} timesteps")
+    return [round((i + 1) * num_timesteps / count) - 1 for i in range(count)]
+
+
 def _sectioned_steps(num_timesteps: int, counts: list[int]) -> list[int]:
-    """The stride of a section is added up in floating point and rounded half to even, as in the published code."""
+    """The published rounding: a float stride is added up and rounded half to even."""
     size, extra = divmod(num_timesteps, len(counts))
     start, steps = 0, []
     for i, count in enumerate(counts):
         length = size + (i < extra)
         if count > length:
             raise ValueError(
-                f"cannot keep {count} of {length} timesteps (section {i + 1} of {len(counts)} of a process of {num_timesteps})"
+                f"cannot keep {count} of {length} timesteps "
+                f"(section {i + 1} of {len(counts)} of a process of {num_timesteps})"
             )
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0
@@ -178,7 +206,7 @@ def _sectioned_steps(num_timesteps: int, counts: list[int]) -> list[int]:
 
 
 def respace(schedule: NoiseSchedule, respacing: str | int) -> NoiseSchedule:
-    """The process that visits only some steps of ``schedule``, with the same ``alphas_cumprod`` there.
+    """The process of only some steps of ``schedule``, with the same ``alphas_cumprod`` there.
 
     Args:
         schedule: the process to thin out.

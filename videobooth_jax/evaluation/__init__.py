@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measures of what a video shows, their intervals, and the suites that report them."""

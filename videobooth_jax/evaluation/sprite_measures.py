@@ -1,14 +1,14 @@
 """What a video of the sprite world shows, measured without any learned weights.
 
-Three answers for a video uint8 (frames, height, width, 3): which of a noun's designs it shows, which
-way the subject moves, over which background. All start from the still background under the subject,
-a smooth surface fitted to the border of the frames, and from what differs from it.
+Three answers for a video uint8 (frames, height, width, 3): which of a noun's designs it shows,
+which way the subject moves, over which background. All start from the still background under the
+subject, a smooth surface fitted to the border of the frames, and from what differs from it.
 
-`identity` lays every design over that background, in every pose of a grid (angle, size, half pixels)
-and at every place, and takes the squared difference to the whole frame: missing and superfluous
-parts count like wrong colours. Each frame may choose its pose; the sums over the frames decide. `motion`
-follows the centre of whatever is foreground, recognisable or not. `background` compares colours
-of the border.
+`identity` lays every design over that background, in every pose of a grid (angle, size, half
+pixels) and at every place, and takes the squared difference to the whole frame: missing and
+superfluous parts count like wrong colours. Each frame may choose its pose; the sums over the frames
+decide. `motion` follows the centre of whatever is foreground, recognisable or not. `background`
+compares colours of the border.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def identity(video: np.ndarray, noun: str, config: SpritesConfig) -> Identity:
     windows = _windows(_planes(frames, still, patch), patch)
     residual = ((frames - still) ** 2).sum((1, 2, 3))
     coarse = np.concatenate([_bank(noun, style, config, "coarse") for style in config.styles], -1)
-    places = _best_places(windows, coarse, len(config.styles))
+    places = _best_places(windows, coarse, len(config.styles), _reach(config))
     errors = {}
     for style, place in zip(config.styles, places, strict=True):
         best = residual + _errors_around(windows, _bank(noun, style, config, "fine"), place)
@@ -53,10 +53,10 @@ def identity(video: np.ndarray, noun: str, config: SpritesConfig) -> Identity:
 
 
 def motion(video: np.ndarray) -> str:
-    """ "left", "right", "up", "down" or "none", from a straight line through the centres of the foreground.
+    """Which way the subject moves: a key of `sprite_world.MOTIONS`, or "none".
 
-    A way shorter than a sixteenth of the frame, or one that leads hardly more along one axis than across, is
-    "none".
+    Measured is the straight line fitted to the centres of the foreground. A way shorter than a
+    sixteenth of the frame, or hardly longer along one axis than across it, is "none".
     """
     frames = video.astype(np.float32) / 255
     x, y = _centres(frames).T
@@ -82,8 +82,8 @@ def background(video: np.ndarray) -> str:
 def still_background(frames: np.ndarray) -> np.ndarray:
     """The background under the subject: a surface fitted to the border, float32 (height, width, 3).
 
-    ``frames`` are float (frames, height, width, 3). A subject that touches the border in a few frames
-    is outvoted by the median over time.
+    ``frames`` are float (frames, height, width, 3). A subject that touches the border in a few
+    frames is outvoted by the median over time.
     """
     height, width = frames.shape[1:3]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -122,48 +122,67 @@ def _border_colours(image: np.ndarray) -> np.ndarray:
 def _usual_colours(side: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
-        name: np.mean(
-            [_border_colours(sprite_world.paint(name, rng, side)) for _ in range(64)], 0
-        )
+        name: np.mean([_border_colours(sprite_world.paint(name, rng, side)) for _ in range(64)], 0)
         for name in sprite_world.BACKGROUNDS
     }
 
 
 def _patch_side(config: SpritesConfig) -> int:
-    """Side in px that holds the largest design at any angle; even, so that patches have a middle."""
+    """Side that holds the largest design at any angle, px; even, so that it has a middle."""
     largest = config.resolution * config.subject_size * config.scale[1]
     turn = np.deg2rad(config.rotation + config.rocking)
     return 2 * int(np.ceil(largest * (np.cos(turn) + np.sin(turn)) / 2 + 0.5))
+
+
+def _reach(config: SpritesConfig) -> int:
+    """How far from the middle a subject's centre is looked for, px: its way and an eighth more."""
+    side, shift = config.resolution, config.cell * config.jitter_cells
+    return min(side // 2 - 1, int(np.ceil(side * (config.travel / 2 + 1 / 8) + shift)))
+
+
+def _coarse_poses(config: SpritesConfig) -> list[Pose]:
+    """Two angles in the middle of a patch: enough to find the place."""
+    middle, size = _patch_side(config) / 2, _sizes(config, 1)[0]
+    swing = (config.rotation + config.rocking) / 2
+    return [
+        Pose(middle, middle, size, angle, flip)
+        for angle in (-swing, swing)
+        for flip in _flips(config)
+    ]
+
+
+def _fine_poses(config: SpritesConfig) -> list[Pose]:
+    """A grid over every pose that the world draws, in steps of half pixels."""
+    middle, swing = _patch_side(config) / 2, config.rotation + config.rocking
+    angles = np.linspace(-swing, swing, _ANGLES)
+    grid = itertools.product((0, 0.5), (0, 0.5), _sizes(config, _SCALES), angles, _flips(config))
+    return [Pose(middle + x, middle + y, size, angle, flip) for x, y, size, angle, flip in grid]
+
+
+_POSES = {"coarse": _coarse_poses, "fine": _fine_poses}
+
+
+def _sizes(config: SpritesConfig, count: int) -> np.ndarray:
+    """Evenly spaced sizes of the subject's longer side, px."""
+    low, high = config.scale
+    steps = np.linspace(low, high, count) if count > 1 else np.array([(low + high) / 2])
+    return config.resolution * config.subject_size * steps
+
+
+def _flips(config: SpritesConfig) -> tuple[bool, ...]:
+    return (False, True) if config.flip_probability else (False,)
 
 
 @functools.lru_cache(maxsize=64)
 def _bank(noun: str, style: str, config: SpritesConfig, grid: str) -> np.ndarray:
     """Templates of one design as columns for `_planes`, float32 (9 * patch * patch, templates).
 
-    With G = frame - B, and a template of premultiplied colour T and opacity a over the background B, the squared
-    difference |G - (T - a B)|^2 is |G|^2 plus products of planes of the frame (G, G.B, B, |B|^2, 1) with planes
-    of the template (-2 T, 2 a, -2 a T, a^2, |T|^2).
+    With G = frame - B, and a template of premultiplied colour T and opacity a over the background
+    B, the squared difference |G - (T - a B)|^2 is |G|^2 plus products of planes of the frame (G,
+    G.B, B, |B|^2, 1) with planes of the template (-2 T, 2 a, -2 a T, a^2, |T|^2).
     """
-    side, unit = _patch_side(config), config.resolution * config.subject_size
-    bound = config.rotation + config.rocking
-    angles, scales, halves = {
-        "coarse": ((-bound / 2, bound / 2), (np.mean(config.scale),), (0.0,)),
-        "fine": (
-            np.linspace(-bound, bound, _ANGLES),
-            np.linspace(*config.scale, _SCALES),
-            (0.0, 0.5),
-        ),
-    }[grid]
-    flips = (False, True) if config.flip_probability else (False,)
-    art = sprite_art.design(noun, style)
-    drawn = np.stack(
-        [
-            sprite_art.draw(art, Pose(side / 2 + dx, side / 2 + dy, unit * scale, angle, flip), side)
-            for angle, scale, dx, dy, flip in itertools.product(
-                angles, scales, halves, halves, flips
-            )
-        ]
-    )
+    art, side = sprite_art.design(noun, style), _patch_side(config)
+    drawn = np.stack([sprite_art.draw(art, pose, side) for pose in _POSES[grid](config)])
     colour, opacity = drawn[..., :3], drawn[..., 3:]
     planes = [
         -2 * colour,
@@ -195,17 +214,19 @@ def _windows(planes: np.ndarray, patch: int) -> np.ndarray:
     return views.transpose(0, 1, 2, 4, 5, 3)
 
 
-def _best_places(windows: np.ndarray, bank: np.ndarray, designs: int) -> np.ndarray:
-    """Where the coarse templates of each design fit best: (y, x) per design and frame, (designs, frames, 2).
+def _best_places(windows: np.ndarray, bank: np.ndarray, designs: int, reach: int) -> np.ndarray:
+    """Where each design's coarse templates fit best: (y, x), as (designs, frames, 2).
 
-    Every other pixel of the inner half of the frame is tried; ``bank`` holds the designs' templates in turn.
+    Every other pixel within ``reach`` of the middle is tried; ``bank`` holds the templates of one
+    design after the other.
     """
-    inner = windows.shape[1] // 4
-    windows = windows[:, inner : -inner + 1 : 2, inner : -inner + 1 : 2]
+    first = windows.shape[1] // 2 - reach
+    tried = slice(first, first + 2 * reach + 1, 2)
+    windows = windows[:, tried, tried]
     frames, height, width = windows.shape[:3]
     errors = windows.reshape(frames, height * width, -1) @ bank
     place = errors.reshape(frames, height * width, designs, -1).min(-1).argmin(1).T
-    return 2 * np.stack(np.divmod(place, width), -1) + inner
+    return 2 * np.stack(np.divmod(place, width), -1) + first
 
 
 def _errors_around(windows: np.ndarray, bank: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Networks in Flax Linen, channels last; no mesh, no optimizer, no data."""

@@ -1,18 +1,19 @@
-"""The KL autoencoder between pictures and latents (Rombach et al. 2022, arXiv 2112.10752, section 3.1).
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv 2112.10752, section 3.1).
 
-A convolutional encoder halves the picture between levels and predicts a diagonal Gaussian over latents; the decoder mirrors
-it. With ``n`` entries in ``block_out_channels`` a latent pixel stands for ``2**(n - 1)`` picture pixels in each direction.
-Parameter names are those of the published checkpoints (``down_blocks_0/resnets_1/conv2``, ``mid_block/attentions_0/query``).
+A convolutional encoder halves the picture between levels and predicts a diagonal Gaussian over
+latents; the decoder mirrors it. With ``n`` entries in ``block_out_channels`` a latent pixel stands
+for ``2**(n - 1)`` picture pixels in each direction. Parameter names are those of the published
+checkpoints (``down_blocks_0/resnets_1/conv2``, ``mid_block/attentions_0/query``).
 """
 
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from videobooth_jax.models.normalization import GroupNorm, statistics_dtype
+from videobooth_jax.models.attention_ops import attention
+from videobooth_jax.models.group_norm import GroupNorm
 from videobooth_jax.typing import Images
 
 NORM_EPSILON = 1e-6
@@ -23,8 +24,8 @@ LOGVAR_RANGE = (-30.0, 20.0)
 class AutoencoderKLConfig:
     """Sizes of the autoencoder; the defaults are Stable Diffusion's.
 
-    ``scaling_factor`` multiplies encoded latents so that their deviation is near one. ``dtype`` is the compute dtype,
-    ``param_dtype`` that of the stored weights.
+    ``scaling_factor`` multiplies encoded latents so that their deviation is near one. ``dtype`` is
+    the compute dtype, ``param_dtype`` that of the stored weights.
 
     Raises:
         ValueError: if a channel count cannot be split into ``norm_num_groups`` groups.
@@ -72,23 +73,19 @@ def _dense(config: AutoencoderKLConfig, features: int, name: str | None = None) 
 
 def _norm(config: AutoencoderKLConfig, name: str) -> GroupNorm:
     return GroupNorm(
-        NORM_EPSILON,
-        config.dtype,
-        config.param_dtype,
-        num_groups=config.norm_num_groups,
-        name=name,
+        config.norm_num_groups, NORM_EPSILON, config.dtype, config.param_dtype, name=name
     )
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions around a skip connection: ``(b h w c) -> (b h w features)``."""
+    """Two normalised 3x3 convolutions and a skip: ``(b h w c) -> (b h w features)``."""
 
     config: AutoencoderKLConfig
     features: int
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
-        """Return the residual sum; the skip is a 1x1 convolution where the channel count changes."""
+        """Return the sum; the skip is a linear map where the channel count changes."""
         h = _conv(self.config, self.features, "conv1")(nn.silu(_norm(self.config, "norm1")(x)))
         h = _conv(self.config, self.features, "conv2")(nn.silu(_norm(self.config, "norm2")(h)))
         if x.shape[-1] != self.features:
@@ -97,7 +94,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all pixels, with a skip connection: ``(b h w c) -> (b h w c)``."""
+    """Single-head self-attention over all pixels, with a skip: ``(b h w c) -> (b h w c)``."""
 
     config: AutoencoderKLConfig
 
@@ -107,9 +104,9 @@ class AttentionBlock(nn.Module):
         batch, height, width, channels = x.shape
         dense = functools.partial(_dense, self.config, channels)
         h = _norm(self.config, "group_norm")(x).reshape(batch, height * width, channels)
-        scores = jnp.einsum("bqc,bkc->bqk", dense(name="query")(h) * channels**-0.5, dense(name="key")(h))
-        weights = jax.nn.softmax(scores.astype(statistics_dtype(self.config.dtype)), axis=-1)
-        h = jnp.einsum("bqk,bkc->bqc", weights.astype(scores.dtype), dense(name="value")(h))
+        h = attention(
+            dense(name="query")(h), dense(name="key")(h), dense(name="value")(h), num_heads=1
+        )
         return x + dense(name="proj_attn")(h).reshape(x.shape)
 
 
@@ -175,7 +172,7 @@ def _head(config: AutoencoderKLConfig, features: int, x: Images) -> Images:
 
 
 class Encoder(nn.Module):
-    """Picture to moments before ``quant_conv``: ``(b h w in_channels) -> (b h/f w/f 2*latent_channels)``."""
+    """Pictures to moments before ``quant_conv``: ``(b h w c) -> (b h/f w/f 2*latent_channels)``."""
 
     config: AutoencoderKLConfig
 
@@ -200,7 +197,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents after ``post_quant_conv`` to pictures: ``(b h w latent_channels) -> (b f*h f*w out_channels)``."""
+    """Latents after ``post_quant_conv`` to pictures: ``(b h w c) -> (b f*h f*w out_channels)``."""
 
     config: AutoencoderKLConfig
 
@@ -225,7 +222,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """The whole autoencoder; ``scaling_factor`` is left to the caller (see ``VideoBooth.encode``)."""
+    """The whole autoencoder; ``scaling_factor`` is the caller's (see ``VideoBooth.encode``)."""
 
     config: AutoencoderKLConfig
 
@@ -241,13 +238,14 @@ class AutoencoderKL(nn.Module):
         """Posterior of pictures (b h w c) in [-1, 1].
 
         Returns:
-            ``(mean, logvar)``, each (b h/f w/f latent_channels), of the *unscaled* latents; logvar clamped to [-30, 20].
+            ``(mean, logvar)``, each (b h/f w/f latent_channels), of the *unscaled* latents; logvar
+            clamped to [-30, 20].
         """
         mean, logvar = jnp.split(self.quant_conv(self.encoder(images)), 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_RANGE)
 
     def decode(self, latents: Images) -> Images:
-        """Pictures (b f*h f*w c), about [-1, 1] and not clipped, of *unscaled* latents (b h w latent_channels)."""
+        """Pictures (b f*h f*w c), about [-1, 1], unclipped, of *unscaled* latents (b h w c)."""
         return self.decoder(self.post_quant_conv(latents))
 
     def __call__(self, images: Images) -> Images:

@@ -1,8 +1,9 @@
-"""The two CLIP towers (Radford et al. 2021, arXiv 2103.00020), and image words in place of the subject's word.
+"""The two CLIP towers (Radford et al. 2021, arXiv 2103.00020), open to words made from a picture.
 
-Both towers are pre-norm transformers with quick-GELU MLPs. The text tower is causal and takes, instead of the embedding of the
-subject's word, embeddings made from a picture (VideoBooth, section 3.2): `word_sources` says for every position where its
-embedding comes from, and the tower gathers accordingly. Parameter names are those of the published checkpoints.
+Both towers are pre-norm transformers with quick-GELU MLPs. The text tower is causal and takes,
+instead of the embedding of the subject's word, embeddings made from a picture (VideoBooth, section
+3.2): `word_sources` says for every position where its embedding comes from, and the tower gathers
+accordingly. Parameter names are those of the published checkpoints.
 """
 
 import dataclasses
@@ -44,7 +45,8 @@ class CLIPVisionConfig:
     """Sizes of the image tower; the defaults are those of CLIP ViT-L/14.
 
     Raises:
-        ValueError: if ``hidden_size`` cannot be split into ``num_attention_heads`` heads, or ``image_size`` into patches.
+        ValueError: if ``hidden_size`` cannot be split into ``num_attention_heads`` heads, or
+            ``image_size`` into patches.
     """
 
     hidden_size: int = 1024
@@ -60,7 +62,8 @@ class CLIPVisionConfig:
         _check_heads(self)
         if self.image_size % self.patch_size:
             raise ValueError(
-                f"CLIP image_size={self.image_size} must be a multiple of patch_size={self.patch_size}"
+                f"CLIP image_size={self.image_size} must be a multiple of "
+                f"patch_size={self.patch_size}"
             )
 
     @property
@@ -159,7 +162,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens) -> tuple[Tokens, ...]:
-        """Return the input and the tokens after every layer: ``num_hidden_layers + 1`` arrays (b n d)."""
+        """Return the input, and the tokens after every layer, each (b n d)."""
         states = [x]
         for i in range(self.config.num_hidden_layers):
             states.append(EncoderLayer(self.config, self.causal, name=f"layers_{i}")(states[-1]))
@@ -169,15 +172,17 @@ class Encoder(nn.Module):
 def word_sources(ids: Ids, placeholder: Ids, num_words: int) -> Ids:
     """Say where every input embedding comes from once image words replace the subject's word.
 
-    With L placeholder tokens and w image words, a match at position s puts the words at s .. s+w-1; a later position p takes the
-    prompt's embedding at p + L - w, or at p where that runs past the end. What is cut off at the end is lost. These are the
-    published rules, and they are odd in three places: only the *first* placeholder token is compared; every match works in the
-    prompt's own coordinates, a later one overwriting an earlier one; and a match whose placeholder is longer than the words
-    and runs past the end leaves the positions after the words alone.
+    With L placeholder tokens and w image words, a match at position s puts the words at s .. s+w-1;
+    a later position p takes the prompt's embedding at p + L - w, or at p where that runs past the
+    end. What is cut off at the end is lost. These are the published rules, and they are odd in
+    three places: only the *first* placeholder token is compared; every match works in the prompt's
+    own coordinates, a later one overwriting an earlier one; and a match whose placeholder is longer
+    than the words and runs past the end leaves the positions after the words alone.
 
     Args:
         ids: prompt tokens (b n).
-        placeholder: tokens of the subject's word (b m), padded at the end with -1. A row of -1 matches nothing.
+        placeholder: tokens of the subject's word (b m), padded at the end with -1. A row of -1
+            matches nothing.
         num_words: image words per prompt, a Python integer.
 
     Returns:
@@ -199,11 +204,6 @@ def word_sources(ids: Ids, placeholder: Ids, num_words: int) -> Ids:
     tail = jnp.where(shifted < length, shifted, position)
     replaced = jnp.where(offset < num_words, -(offset + 1), tail)
     return jnp.where(last >= 0, replaced, position)
-
-
-def end_positions(ids: Ids) -> Array:
-    """Position (b,) of the first end token, which must be the highest id of the vocabulary, as in CLIP's."""
-    return jnp.argmax(ids, axis=1)
 
 
 class TextEmbeddings(nn.Module):
@@ -248,18 +248,21 @@ class CLIPTextModel(nn.Module):
             States (b n d) after the final layer norm.
 
         Raises:
-            ValueError: if the prompt is too long, or only one of ``source`` and ``words`` is given, or their rows differ.
+            ValueError: if the prompt is too long, or only one of ``source`` and ``words`` is given,
+                or their rows differ.
         """
         limit = self.config.max_position_embeddings
         if ids.shape[1] > limit:
             raise ValueError(
-                f"the text tower has {limit} positions but was given {ids.shape[1]} tokens; truncate the prompts"
+                f"the text tower has {limit} positions but was given {ids.shape[1]} tokens; "
+                "truncate the prompts"
             )
         if (source is None) != (words is None):
             raise ValueError("image words need both `source` (from word_sources) and `words`")
         if words is not None and words.shape[0] != ids.shape[0]:
             raise ValueError(
-                f"{words.shape[0]} rows of image words for {ids.shape[0]} prompts; give one row per prompt"
+                f"{words.shape[0]} rows of image words for {ids.shape[0]} prompts; "
+                "give one row per prompt"
             )
         x = TextEmbeddings(self.config, name="embeddings")(ids, source, words)
         x = Encoder(self.config, causal=True, name="encoder")(x)[-1]
@@ -299,8 +302,9 @@ class VisionEmbeddings(nn.Module):
 class VisionOutput(NamedTuple):
     """What the image tower returns.
 
-    ``hidden_states[0]`` is after the first layer norm, ``hidden_states[i]`` after i layers, each (b n d).
-    ``last_hidden_state`` is the last of them, *before* the closing norm. ``pooler_output`` (b d) is its class token after it.
+    ``hidden_states[0]`` is after the first layer norm, ``hidden_states[i]`` after i layers, each (b
+    n d). ``last_hidden_state`` is the last of them, *before* the closing norm. ``pooler_output`` (b
+    d) is its class token after it.
     """
 
     hidden_states: tuple[Tokens, ...]
@@ -323,7 +327,8 @@ class CLIPVisionModel(nn.Module):
         size = self.config.image_size
         if pixel_values.shape[1:] != (size, size, 3):
             raise ValueError(
-                f"the image tower takes pictures of {size} x {size} x 3, not {pixel_values.shape[1:]}; resize them first"
+                f"the image tower takes pictures of {size} x {size} x 3, "
+                f"not {pixel_values.shape[1:]}; resize them first"
             )
         x = VisionEmbeddings(self.config, name="embeddings")(pixel_values)
         states = Encoder(self.config, causal=False, name="encoder")(
@@ -331,45 +336,3 @@ class CLIPVisionModel(nn.Module):
         )
         pooled = _norm(self.config, "post_layernorm")(states[-1][:, 0])
         return VisionOutput(states, states[-1], pooled)
-
-
-class ContrastiveHead(nn.Module):
-    """Projections of both towers into one space, for training a small CLIP pair (CLIP, figure 3)."""
-
-    projection_dim: int
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-
-    def setup(self):
-        """Create two projections without bias and the temperature, starting at 1 / 0.07."""
-
-        def dense():
-            return nn.Dense(
-                self.projection_dim,
-                use_bias=False,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-            )
-
-        self.text_projection = dense()
-        self.visual_projection = dense()
-        init = nn.initializers.constant(jnp.log(1 / 0.07))
-        self.logit_scale = self.param("logit_scale", init, (), self.param_dtype)
-
-    def text(self, states: TextStates, ends: Array) -> Array:
-        """Unit-length features (b projection_dim) of text states (b n d), read at ``ends`` (b,), see `end_positions`."""
-        pooled = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
-        return _unit(self.text_projection(pooled))
-
-    def image(self, pooled: Array) -> Array:
-        """Unit-length features (b projection_dim) of the image tower's ``pooler_output`` (b d)."""
-        return _unit(self.visual_projection(pooled))
-
-    def __call__(self, states: TextStates, ends: Array, pooled: Array):
-        """Features of both and the factor of their cosine, at most 100: ``(text, image, scale)``."""
-        scale = jnp.minimum(jnp.exp(self.logit_scale), 100)
-        return self.text(states, ends), self.image(pooled), scale
-
-
-def _unit(x: Array) -> Array:
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

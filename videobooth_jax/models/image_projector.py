@@ -1,6 +1,7 @@
-"""Image features to word embeddings: the coarse stage of VideoBooth (section 3.2; the design is ELITE's, arXiv 2302.13848)."""
+"""Image features to words: the coarse stage (VideoBooth, section 3.2; ELITE, arXiv 2302.13848)."""
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,8 +17,8 @@ LEAKY_SLOPE = 0.01
 class ImageProjectorConfig:
     """Sizes of the projector; the defaults are the released model's.
 
-    ``input_dim`` is the image tower's width, ``output_dim`` the text tower's, ``num_words`` the number of image layers read,
-    which is the number of words made.
+    ``input_dim`` is the image tower's width, ``output_dim`` the text tower's, ``num_words`` the
+    number of image layers read, which is the number of words made.
     """
 
     input_dim: int = 1024
@@ -40,15 +41,17 @@ class Mapping(nn.Module):
     def __call__(self, x: Tokens) -> Tokens:
         """Return the mapped tokens."""
         config = self.config
-        dtypes = {"dtype": config.dtype, "param_dtype": config.param_dtype}
+        dtype, param_dtype = config.dtype, config.param_dtype
+        dense = functools.partial(nn.Dense, dtype=dtype, param_dtype=param_dtype)
         for linear, norm in (("0", "1"), ("3", "4")):
-            x = nn.Dense(config.hidden_dim, name=linear, **dtypes)(x)
-            x = nn.leaky_relu(LayerNorm(NORM_EPSILON, name=norm, **dtypes)(x), LEAKY_SLOPE)
-        return nn.Dense(config.output_dim, name="6", **dtypes)(x)
+            x = dense(config.hidden_dim, name=linear)(x)
+            x = LayerNorm(NORM_EPSILON, dtype, param_dtype, name=norm)(x)
+            x = nn.leaky_relu(x, LEAKY_SLOPE)
+        return dense(config.output_dim, name="6")(x)
 
 
 class ImageProjector(nn.Module):
-    """One word per image layer: ``mapping_i`` of the class token plus the mean of ``mapping_patch_i`` over the patches."""
+    """One word per image layer, from its class token and, averaged, from its patches."""
 
     config: ImageProjectorConfig
 
@@ -67,7 +70,8 @@ class ImageProjector(nn.Module):
         """
         if len(features) != self.config.num_words:
             raise ValueError(
-                f"the projector makes {self.config.num_words} words from as many image layers, but got {len(features)}"
+                f"the projector makes {self.config.num_words} words from as many image layers, "
+                f"but got {len(features)}"
             )
         words = []
         for i, tokens in enumerate(features):

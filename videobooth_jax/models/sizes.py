@@ -70,6 +70,6 @@ SPRITES = VideoBoothConfig(
     height=32,
     width=32,
 )
-"""The same modules, small enough to train on two cores: 32 x 32 pixels, 8 frames, latents of 8 x 8 x 16."""
+"""The same modules, small enough to train on two cores."""
 
 SIZES: dict[str, VideoBoothConfig] = {size.name: size for size in (SD14, SPRITES)}

@@ -126,24 +126,23 @@ class UNet3D(nn.Module):
         self, latents: Latents, condition: Condition, exemplar: ExemplarKV
     ) -> tuple[Latents, ExemplarKV]:
         """Down, mid and up; the last feature map and what frame attentions collected."""
-        places = iter(exemplar)
+        layers, places = self.config.layers_per_block, iter(exemplar)
         sites = self.config.num_injection_sites if condition.collect else None
         hidden = self.conv_in(latents.astype(self.config.compute_dtype))
         skips: Skips = (hidden,)
         collected: ExemplarKV = ()
-        per_down = self.config.layers_per_block
-        for block in self.down_blocks:
-            mine = tuple(islice(places, per_down)) if block.injected else ()
-            hidden, more, kvs = block(hidden, condition, mine)
+        for down in self.down_blocks:
+            mine = tuple(islice(places, layers)) if down.injected else ()
+            hidden, more, kvs = down(hidden, condition, mine)
             skips, collected = skips + more, collected + kvs
         mine = tuple(islice(places, 1)) if self.mid_block.injected else ()
         hidden, kvs = self.mid_block(hidden, condition, mine)
         collected += kvs
-        for block in self.up_blocks:
+        for up in self.up_blocks:
             if len(collected) == sites:
                 break
-            mine = tuple(islice(places, per_down + 1)) if block.injected else ()
-            hidden, skips, kvs = self._up(block, hidden, skips, condition, mine)
+            mine = tuple(islice(places, layers + 1)) if up.injected else ()
+            hidden, skips, kvs = self._up(up, hidden, skips, condition, mine)
             collected += kvs
         return hidden, collected
 
@@ -158,18 +157,18 @@ class UNet3D(nn.Module):
         """One up block: takes its skips off the stack and grows to the size of the next one."""
         count = self.config.layers_per_block + 1
         skips, mine = skips[:-count], skips[-count:]
-        size = skips[-1].shape[2:4] if skips else None
+        size = (skips[-1].shape[2], skips[-1].shape[3]) if skips else None
         hidden, collected = block(hidden, mine, size, condition, exemplar)
         return hidden, skips, collected
 
     def _watermark_tail(self, hidden: Latents, condition: Condition) -> Latents:
         """What the tail adds to the last feature map; the same shape."""
         skips: Skips = (hidden,)
-        for block in self.watermark_down_blocks:
-            hidden, more, _ = block(hidden, condition)
+        for down in self.watermark_down_blocks:
+            hidden, more, _ = down(hidden, condition)
             skips += more
-        for block in self.watermark_up_blocks:
-            hidden, skips, _ = self._up(block, hidden, skips, condition)
+        for up in self.watermark_up_blocks:
+            hidden, skips, _ = self._up(up, hidden, skips, condition)
         return self.watermark_zero_out(hidden)
 
     def _check(self, latents: Latents, text_states: TextStates, kv: str) -> None:
@@ -193,7 +192,7 @@ class UNet3D(nn.Module):
         if len(exemplar) != self.config.num_injection_sites:
             raise ValueError(
                 f"the exemplar has keys and values for {len(exemplar)} places, this UNet injects "
-                f"at {self.config.num_injection_sites}: make it with this UNet's exemplar_keys_values."
+                f"at {self.config.num_injection_sites}: make it with its own exemplar_keys_values."
             )
         rows = {x.shape[0] for pair in exemplar for x in pair}
         if rows - {latents.shape[0]}:

@@ -1,7 +1,8 @@
-"""VideoBooth as one module: picture and words in, denoising predictions and pictures out (arXiv 2312.00777, figure 2).
+"""VideoBooth as one module: picture and words in, video out (arXiv 2312.00777, figure 2).
 
-`VideoBooth` only composes; each network is in its own file. All parameters live in one tree with the subtrees ``unet vae
-text_encoder vision_encoder projector`` and, where configured, ``contrastive_head``. Methods are called through Flax::
+`VideoBooth` only composes; each network is in its own file. All parameters live in one tree with
+the subtrees ``unet vae text_encoder vision_encoder projector`` and, where configured,
+``contrastive_head``. Methods are called through Flax::
 
     model = VideoBooth(config)
     words = model.apply({"params": params}, pixel_values, method=model.image_words)
@@ -16,12 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from videobooth_jax.models.autoencoder_kl import AutoencoderKL
-from videobooth_jax.models.clip import (
-    CLIPTextModel,
-    CLIPVisionModel,
-    ContrastiveHead,
-    end_positions,
-)
+from videobooth_jax.models.clip import CLIPTextModel, CLIPVisionModel
+from videobooth_jax.models.contrastive_head import ContrastiveHead, end_positions
 from videobooth_jax.models.image_projector import ImageProjector
 from videobooth_jax.models.unet_3d import UNet3D
 from videobooth_jax.models.videobooth_config import (
@@ -57,7 +54,7 @@ __all__ = [
 
 
 def _per_picture(function: Callable[[Array], Any], x: Array) -> Any:
-    """Apply a function of (n h w c) to (... h w c), and give its results the leading axes of ``x``."""
+    """Apply a function of (n h w c) to (... h w c); results keep the leading axes."""
     lead = x.shape[:-3]
     result = function(x.reshape(-1, *x.shape[-3:]))
     return jax.tree.map(lambda y: y.reshape(*lead, *y.shape[1:]), result)
@@ -86,29 +83,30 @@ class VideoBooth(nn.Module):
         """Posterior of the *scaled* latents of pictures or videos.
 
         Args:
-            images: (b h w c) or (b f h w c) in [-1, 1], height and width multiples of the autoencoder's factor.
+            images: (b h w c) or (b f h w c) in [-1, 1], height and width multiples of the
+                autoencoder's factor.
 
         Returns:
-            ``(mean, logvar)`` of the latents the UNet works on, with the same leading axes. Draw from it with
-            ``mean + exp(logvar / 2) * noise``.
+            ``(mean, logvar)`` of the latents the UNet works on, with the same leading axes. Draw
+            from it with ``mean + exp(logvar / 2) * noise``.
         """
         mean, logvar = _per_picture(self.vae.encode, images)
         scale = self.config.vae.scaling_factor
         return mean * scale, logvar + 2 * math.log(scale)
 
     def decode(self, latents: Images | Latents) -> Array:
-        """Pictures or videos, about [-1, 1] and not clipped, of scaled latents (b h w c) or (b f h w c)."""
+        """Pictures (b h w c) or videos (b f h w c), about [-1, 1], unclipped, of scaled latents."""
         return _per_picture(self.vae.decode, latents / self.config.vae.scaling_factor)
 
     def image_words(self, pixel_values: Images) -> Words:
-        """Word embeddings (b num_words d) of CLIP-normalised pictures (b image_size image_size 3)."""
+        """Word embeddings (b num_words d) of CLIP-normalised pictures (b H W 3)."""
         states = self.vision_encoder(pixel_values).hidden_states
         return self.projector(tuple(states[layer] for layer in self.config.vision_layers))
 
     def text_states(
         self, ids: Ids, source: Ids | None = None, words: Words | None = None
     ) -> TextStates:
-        """States (b n d) of prompts, with image words where `clip.word_sources` says so; see `CLIPTextModel`."""
+        """States (b n d) of prompts, image words gathered in by ``source``; see `CLIPTextModel`."""
         return self.text_encoder(ids, source, words)
 
     def denoise(
@@ -120,7 +118,7 @@ class VideoBooth(nn.Module):
     def exemplar_keys_values(
         self, latents: Latents, timesteps: Timesteps, text_states: TextStates
     ) -> ExemplarKV:
-        """Keys and values of noised exemplars (b copies h w c); see `UNet3D.exemplar_keys_values`."""
+        """Keys and values of exemplars (b copies h w c); see `UNet3D.exemplar_keys_values`."""
         return self.unet.exemplar_keys_values(latents, timesteps, text_states)
 
     def contrastive(self, ids: Ids, pixel_values: Images) -> tuple[Array, Array, Array]:
@@ -140,7 +138,7 @@ class VideoBooth(nn.Module):
         return self.contrastive_head(self.text_encoder(ids), end_positions(ids), pooled)
 
     def __call__(self, images: Images, pixel_values: Images, ids: Ids) -> Latents:
-        """Touch every parameter once, for `init_params`: encode and decode, write words, denoise one frame."""
+        """Touch every parameter once, for `init_params`: encode, decode, write words, denoise."""
         mean, _ = self.encode(images)
         self.decode(mean)
         self.image_words(pixel_values)

@@ -1,4 +1,4 @@
-"""The configuration of a whole model: plain, frozen, checked when made, and strict when read back from JSON."""
+"""The configuration of a whole model: plain, frozen, checked, and strict when read back."""
 
 import dataclasses
 import types
@@ -23,16 +23,20 @@ class DiffusionSettings:
         beta_start: its first variance.
         beta_end: its last variance.
         prediction_type: what the UNet predicts.
-        zero_terminal_snr: whether nothing of the signal is left at the last timestep (not with "epsilon").
-        exemplar_timestep: "same": the exemplar is noised to the video's timestep; "zero": it is given clean, at timestep 0.
-        exemplar_mode: "replicated": one copy of the exemplar per frame, each with its own noise; "single": one copy.
+        zero_terminal_snr: whether nothing of the signal is left at the last timestep (not with
+            "epsilon").
+        exemplar_timestep: "same": the exemplar is noised to the video's timestep; "zero": it is
+            given clean, at timestep 0.
+        exemplar_mode: "replicated": one copy of the exemplar per frame, each with its own noise;
+            "single": one copy.
         guided_channels: guidance acts on the first so many latent channels; None: on all.
         guidance_scale: default strength of guidance.
         sampler: default sampler: "ddpm", "ddim" or "dpmpp_2m".
         num_inference_steps: default number of steps.
-        placeholder: the word put into the prompt in place of the subject's word before image words replace it; None: the
-            subject's word itself.
-        null_prompt: the prompt of the unconditional branch, of dropped training rows and of the exemplar branch.
+        placeholder: the word put into the prompt in place of the subject's word before image words
+            replace it; None: the subject's word itself.
+        null_prompt: the prompt of the unconditional branch, of dropped training rows and of the
+            exemplar branch.
 
     Raises:
         ValueError: if an option is unknown or does not fit another.
@@ -59,8 +63,8 @@ class DiffusionSettings:
             _restore(hints[name], getattr(self, name), f"diffusion.{name}")
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise ValueError(
-                'zero_terminal_snr does not go with prediction_type="epsilon": the noise alone says nothing at the last '
-                'timestep; use "v"'
+                'zero_terminal_snr does not go with prediction_type="epsilon": '
+                'the noise alone says nothing at the last timestep; use "v"'
             )
 
 
@@ -72,9 +76,10 @@ class VideoBoothConfig:
         name: what to call it.
         unet, vae, text_encoder, vision_encoder, projector: the networks.
         diffusion: noise process and sampling defaults.
-        vision_layers: which hidden states of the image tower become words, one each: i is after layer i, 0 before the first,
-            -1 after the last.
-        contrastive_dim: width of the joint space of the CLIP pair, or None for a model without a contrastive head.
+        vision_layers: which hidden states of the image tower become words, one each: i is after
+            layer i, 0 before the first, -1 after the last.
+        contrastive_dim: width of the joint space of the CLIP pair, or None for a model without a
+            contrastive head.
         num_frames, height, width: default size of videos, in frames and pixels.
 
     Raises:
@@ -100,19 +105,30 @@ class VideoBoothConfig:
         outside = [layer for layer in self.vision_layers if not -1 <= layer <= depth]
         if outside:
             raise ValueError(
-                f"vision_layers {outside} do not exist: the image tower has layers 0 .. {depth}, and -1 for the last"
+                f"vision_layers {outside} do not exist: "
+                f"the image tower has layers 0 .. {depth}, and -1 for the last"
             )
         factor = self.vae.downsampling
         if self.height % factor or self.width % factor or self.num_frames < 1:
             raise ValueError(
-                f"videos of {self.num_frames} frames, {self.height} x {self.width}: give at least one frame, and a height "
-                f"and width that are multiples of the autoencoder's {factor}"
+                f"videos of {self.num_frames} frames, {self.height} x {self.width}: give at least "
+                f"one frame, and multiples of the autoencoder's {factor} as height and width"
             )
 
     def _check_widths(self) -> None:
         pairs = (
-            ("vae.latent_channels", self.vae.latent_channels, "unet.in_channels", self.unet.in_channels),
-            ("unet.in_channels", self.unet.in_channels, "unet.out_channels", self.unet.out_channels),
+            (
+                "vae.latent_channels",
+                self.vae.latent_channels,
+                "unet.in_channels",
+                self.unet.in_channels,
+            ),
+            (
+                "unet.in_channels",
+                self.unet.in_channels,
+                "unet.out_channels",
+                self.unet.out_channels,
+            ),
             (
                 "text_encoder.hidden_size",
                 self.text_encoder.hidden_size,
@@ -145,7 +161,7 @@ class VideoBoothConfig:
     def latent_shape(
         self, num_frames: int | None = None, height: int | None = None, width: int | None = None
     ) -> tuple[int, int, int, int]:
-        """``(frames, height, width, channels)`` of one video's latents; sizes in pixels, the model's own by default."""
+        """``(frames, height, width, channels)`` of one video's latents; sizes given in pixels."""
         factor = self.vae.downsampling
         return (
             num_frames or self.num_frames,
@@ -161,7 +177,7 @@ NETWORKS = ("unet", "vae", "text_encoder", "vision_encoder", "projector")
 def with_dtypes(
     config: VideoBoothConfig, dtype: str | None = None, param_dtype: str | None = None
 ) -> VideoBoothConfig:
-    """The same model with another compute dtype and/or another dtype of stored parameters in every network."""
+    """The same model with other compute and/or parameter dtypes in every network."""
     changes = {"dtype": dtype, "param_dtype": param_dtype}
     changes = {key: value for key, value in changes.items() if value is not None}
     networks = {n: dataclasses.replace(getattr(config, n), **changes) for n in NETWORKS}
@@ -177,14 +193,14 @@ def config_from_dict(values: dict[str, Any]) -> VideoBoothConfig:
     """The inverse of `config_to_dict`, also after a trip through JSON (lists become tuples again).
 
     Raises:
-        ValueError: naming every unknown and missing key of a section, or the key whose value has the wrong type, or what
-            does not fit together.
+        ValueError: naming every unknown and missing key of a section, or the key whose value has
+            the wrong type, or what does not fit together.
     """
     return _restore(VideoBoothConfig, values, "the configuration")
 
 
 def _restore(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the annotated type ``kind``, or a ValueError that says ``where`` it went wrong."""
+    """``value`` as the annotated type ``kind``, or an error that says ``where`` it went wrong."""
     if dataclasses.is_dataclass(kind):
         return _restore_section(kind, value, where)
     origin, choices = typing.get_origin(kind), typing.get_args(kind)

@@ -6,6 +6,6 @@
 
 from videobooth_jax.pipeline.programs import Subject
 from videobooth_jax.pipeline.requests import INJECTIONS
-from videobooth_jax.pipeline.video_pipeline import VideoBoothOutput, VideoBoothPipeline
+from videobooth_jax.pipeline.video_pipeline import VideoBoothOutput, VideoBoothPipeline, find_model
 
-__all__ = ["INJECTIONS", "Subject", "VideoBoothOutput", "VideoBoothPipeline"]
+__all__ = ["INJECTIONS", "Subject", "VideoBoothOutput", "VideoBoothPipeline", "find_model"]

@@ -170,16 +170,26 @@ def denoise(
 ) -> Latents:
     """One prediction for (b, f, h, w, c) latents, guided if the plan says so.
 
-    Both branches of guidance see the same latents; the unconditional one has the null prompt and no
-    exemplar (quirk 4 of the published code, and what dropped rows teach where training drops both).
+    Both branches of guidance go through the UNet as one batch of 2 b rows; the unconditional one
+    has the null prompt and takes no exemplar.
     """
     exemplar = _exemplar(config, plan, params, conditioning.subject, timesteps, keys)
-    apply = functools.partial(_model(config, params), method="denoise", kv=plan.kv)
-    told = apply(latents, timesteps, conditioning.text_states, exemplar=exemplar)
+    predict = functools.partial(_model(config, params), method="denoise", kv=plan.kv)
+    states = conditioning.text_states
     if not plan.guided:
-        return told
+        return predict(latents, timesteps, states, exemplar=exemplar)
+    both = functools.partial(jax.tree.map, lambda x: jnp.concatenate([x, x]))
     null_states = _per_row(conditioning.subject.null_states, latents.shape[0])
-    untold = apply(latents, timesteps, null_states)
+    told, untold = jnp.split(
+        predict(
+            both(latents),
+            both(timesteps),
+            jnp.concatenate([states, null_states]),
+            exemplar=both(exemplar),
+            exemplar_rows=jnp.arange(2 * latents.shape[0]) < latents.shape[0],
+        ),
+        2,
+    )
     return guide(told, untold, conditioning.guidance_scale, config.diffusion.guided_channels)
 
 

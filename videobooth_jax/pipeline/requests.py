@@ -1,6 +1,7 @@
 """What people ask for, checked and turned into arrays before anything is compiled."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -243,26 +244,36 @@ def _replace_word(prompt: str, subject: str, word: str) -> str:
     return re.sub(rf"(?<!\w){pattern}(?!\w)", lambda _: word, prompt, flags=re.IGNORECASE)
 
 
-def read_pictures(config: VideoBoothConfig, columns: Columns, plan: Plan) -> Pictures:
+def read_pictures(
+    config: VideoBoothConfig, columns: Columns, plan: Plan, cut_out: bool = True
+) -> Pictures:
     """Cut the subjects out of their pictures; equal ones are kept once.
+
+    Args:
+        config: the model.
+        columns: the request.
+        plan: whose size the pictures get.
+        cut_out: False: pictures are image prompts already, as `training` sees them: square, the
+            subject on white at the scale that it has in the videos.
 
     Raises:
         ValueError: a picture, mask or box that cannot be used; see `image_prompt.cut_out`.
         FileNotFoundError: no such file.
     """
-    squares: dict[bytes, np.ndarray] = {}
+    side = min(plan.height, plan.width)
+    read = functools.partial(_cut_out if cut_out else _as_it_is, config, side)
+    found: dict[bytes, np.ndarray] = {}
     keys = []
     for image, mask, box in zip(columns.images, columns.masks, columns.boxes, strict=True):
         if image is None:
             raise ValueError("a picture of the subject is missing: give image")
-        square = image_prompt.cut_out(image, mask, box)
+        square = read(image, mask, box)
         keys.append(square.tobytes())
-        squares[keys[-1]] = square
-    places = {key: row for row, key in enumerate(squares)}
-    side = min(plan.height, plan.width)
-    shown = [_at_scale(config, square, side) for square in squares.values()]
-    clip = [image_prompt.resize(square, config.vision_encoder.image_size) for square in shown]
-    vae = [image_prompt.resize(square, side) for square in shown]
+        found[keys[-1]] = square
+    places = {key: row for row, key in enumerate(found)}
+    clip_side = config.vision_encoder.image_size
+    clip = [image_prompt.resize(square, clip_side) for square in found.values()]
+    vae = [image_prompt.resize(square, side) for square in found.values()]
     return Pictures(
         image_prompt.clip_input(np.stack(clip)),
         image_prompt.vae_input(np.stack(vae)),
@@ -270,7 +281,24 @@ def read_pictures(config: VideoBoothConfig, columns: Columns, plan: Plan) -> Pic
     )
 
 
-def _at_scale(config: VideoBoothConfig, square: np.ndarray, side: int) -> np.ndarray:
-    """The cut-out as it is, or at the size subjects have in the videos the model was trained on."""
+def _cut_out(
+    config: VideoBoothConfig, side: int, image: Picture, mask: Picture | None, box: Box | None
+) -> np.ndarray:
+    """The subject on white, filling the square, or at the size of subjects in the videos."""
+    square = image_prompt.cut_out(image, mask, box)
     share = getattr(config, "subject_share", None)
     return square if share is None else image_prompt.place_on_canvas(square, side, share)
+
+
+def _as_it_is(
+    config: VideoBoothConfig, side: int, image: Picture, mask: Picture | None, box: Box | None
+) -> np.ndarray:
+    if mask is not None or box is not None:
+        raise ValueError("a mask or box is for cutting out: leave it away, or leave cut_out on")
+    square = np.asarray(image_prompt.open_picture(image).convert("RGB"))
+    if square.shape[0] != square.shape[1]:
+        raise ValueError(
+            f"an image prompt that is not to be cut out must be square, not {square.shape[1]}x"
+            f"{square.shape[0]} px"
+        )
+    return square

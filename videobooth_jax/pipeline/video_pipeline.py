@@ -97,13 +97,7 @@ class VideoBoothPipeline:
         Raises:
             ValueError: no such model, or one that is incomplete, damaged or inconsistent.
         """
-        folder = SHIPPED / str(model) if (SHIPPED / str(model)).is_dir() else Path(model)
-        if not folder.is_dir():
-            names = ", ".join(sorted(p.name for p in SHIPPED.glob("*"))) or "none here"
-            raise ValueError(
-                f"there is no model {str(model)!r}: give the path of a model directory, or the "
-                f"name of one inside the package ({names})"
-            )
+        folder = find_model(model)
         config, params = load_model(folder, dtype=dtype)
         if dtype is not None:
             config = with_dtypes(config, dtype=dtype, param_dtype=dtype)
@@ -117,6 +111,7 @@ class VideoBoothPipeline:
         *,
         mask: Picture | Sequence[Picture | None] | None = None,
         box: Box | Sequence[Box | None] | None = None,
+        cut_out: bool = True,
         exemplar: Subject | None = None,
         seed: int = 0,
         count: int = 1,
@@ -135,6 +130,7 @@ class VideoBoothPipeline:
             subject: the word or words of the prompt that the picture shows.
             mask: a picture of the same size, set where the subject is.
             box: (x1, y1, x2, y2) around the subject, px.
+            cut_out: False: pictures are finished image prompts, see `requests.read_pictures`.
             exemplar: from `exemplar_features`, instead of ``image``: one subject for all prompts.
             seed: 0 .. 2**32 - 1.
             count: videos per prompt; they follow each other.
@@ -153,7 +149,7 @@ class VideoBoothPipeline:
         columns = make_columns(prompt, subject, image, mask, box)
         texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
         if exemplar is None:
-            source = self._read_each(plan, read_pictures(self.config, columns, plan))
+            source = self._read_each(plan, read_pictures(self.config, columns, plan, cut_out))
         else:
             source = self._reuse(plan, exemplar, given=(image, mask, box))
         order = np.repeat(np.arange(len(texts.prompts)), count)
@@ -178,6 +174,7 @@ class VideoBoothPipeline:
         *,
         mask: Picture | None = None,
         box: Box | None = None,
+        cut_out: bool = True,
         seed: int = 0,
         **options: Unpack[SamplingOptions],
     ) -> Subject:
@@ -188,7 +185,7 @@ class VideoBoothPipeline:
         Its noise is then the subject's, the same in all its videos.
 
         Args:
-            image, mask, box: as for a call.
+            image, mask, box, cut_out: as for a call.
             seed: of the exemplar's noise, 0 .. 2**32 - 1.
             **options: those of the calls to come; see `SamplingOptions`.
 
@@ -198,7 +195,8 @@ class VideoBoothPipeline:
         """
         plan, _ = make_plan(self.config, options)
         whole_number("seed", seed, 0, MAX_WHOLE)
-        pictures = read_pictures(self.config, make_columns("", "", image, mask, box), plan)
+        columns = make_columns("", "", image, mask, box)
+        pictures = read_pictures(self.config, columns, plan, cut_out)
         keys = programs.video_keys(np.uint32(seed), np.zeros(1, np.uint32))
         return self._read(plan, pictures, np.zeros(1, int), self._feature_timesteps(plan), keys)
 
@@ -288,6 +286,22 @@ class VideoBoothPipeline:
             latents.block_until_ready()
             tick()
         return np.asarray(programs.decode(config, params, latents))
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder of a model inside the package, by name, or the model directory itself.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    shipped = {path.name: path for path in SHIPPED.glob("*")}
+    folder = shipped.get(str(model), Path(model).expanduser())
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no model {str(model)!r}: give the path of a model directory, or the name of "
+            f"one inside the package ({', '.join(sorted(shipped)) or 'none here'})"
+        )
+    return folder
 
 
 def _batches(count: int, size: int) -> Iterator[np.ndarray]:

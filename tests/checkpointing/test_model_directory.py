@@ -1,31 +1,26 @@
-"""Model directories and train checkpoints: bit-exact, all or nothing, plain about what is wrong."""
+"""Model directories: bit-exact, all or nothing, and plain about what is wrong."""
 
-import dataclasses
 import json
-import logging
 import shutil
 from pathlib import Path
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import optax
 import pytest
+from checkpoint_checks import assert_same, flip_a_bit, largest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from videobooth_jax.checkpointing import (
-    CheckpointError,
     ModelDirectoryError,
-    TrainCheckpoints,
     load_config,
     load_model,
     save_model,
 )
 from videobooth_jax.checkpointing import model_directory as model_directory_module
 from videobooth_jax.models.sizes import SIZES
-from videobooth_jax.models.videobooth import VideoBoothConfig
+from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 
 CONFIG = SIZES["sprites"]
 WIDTH = CONFIG.unet.block_out_channels[0]
@@ -84,26 +79,6 @@ def model(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            assert jax.random.key_impl(x) == jax.random.key_impl(y)
-            x, y = jax.random.key_data(x), jax.random.key_data(y)
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True)
-
-
-def largest(folder: Path) -> Path:
-    return max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-
-
-def flip_a_bit(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
 class TestModelDirectory:
     def test_round_trip_is_bit_exact(self, saved, params):
         config, loaded = load_model(saved)
@@ -121,6 +96,14 @@ class TestModelDirectory:
         widened = jax.tree.map(lambda x: x.astype(jnp.float32), rounded)
         assert_same(load_model(tmp_path / "m")[1], widened)
         assert_same(load_model(tmp_path / "m", dtype=np.dtype(stored).name)[1], rounded)
+        assert_same(load_model(tmp_path / "m", dtype="stored")[1], rounded)
+
+    def test_the_config_says_which_dtype(self, params, tmp_path):
+        save_model(tmp_path / "m", with_dtypes(CONFIG, param_dtype="bfloat16"), params)
+        loaded = load_model(tmp_path / "m")[1]
+        assert {x.dtype.name for x in jax.tree.leaves(loaded)} == {"bfloat16"}
+        loaded = load_model(tmp_path / "m", dtype="stored")[1]
+        assert_same(loaded, jax.tree.map(jnp.asarray, params))
 
     def test_compressed_storage_is_smaller_than_the_numbers(self, params, tmp_path):
         big = jax.tree.map(np.zeros_like, params)
@@ -281,149 +264,3 @@ class TestBadModelDirectories:
         config, loaded = load_model(model)
         assert config.diffusion.guidance_scale == 2.0
         assert_same(loaded, jax.tree.map(jnp.asarray, params))
-
-
-@flax.struct.dataclass
-class State:
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-    key: jax.Array
-
-
-def make_state(seed: int = 0) -> State:
-    rng = np.random.default_rng(seed)
-    params = {
-        "a": {"kernel": jnp.asarray(rng.standard_normal((4, 3)), jnp.float32)},
-        "b": jnp.asarray(rng.standard_normal(5), jnp.bfloat16),
-    }
-    optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.adamw(1e-4))
-    key = jax.random.key(seed, impl="rbg")
-    return State(jnp.asarray(seed, jnp.int32), params, optimizer.init(params), key)
-
-
-class TestTrainCheckpoints:
-    @pytest.mark.parametrize("position", [b"\x00\xffraw", "text", {"index": 12, "epoch": [1]}])
-    def test_round_trip_is_bit_exact(self, tmp_path, position):
-        state = make_state(3)
-        with TrainCheckpoints(tmp_path) as checkpoints:
-            checkpoints.save(7, state, position)
-            restored, found = checkpoints.restore(make_state(0))
-        assert found == position
-        assert_same(restored, state)
-        assert jnp.array_equal(jax.random.bits(restored.key), jax.random.bits(state.key))
-
-    def test_abstract_state_will_do(self, tmp_path):
-        state = make_state(3)
-        with TrainCheckpoints(tmp_path) as checkpoints:
-            checkpoints.save(7, state, "")
-            assert_same(checkpoints.restore(jax.eval_shape(make_state))[0], state)
-
-    def test_donating_after_save_is_safe(self, tmp_path):
-        negate = jax.jit(lambda x: jax.tree.map(jnp.negative, x), donate_argnums=0)
-        state = {str(i): jnp.full((500, 500), float(i)) for i in range(8)}
-        expected = jax.tree.map(lambda x: np.array(x), state)
-        with TrainCheckpoints(tmp_path) as checkpoints:
-            checkpoints.save(1, state, "")
-            state = negate(negate(negate(state)))
-            jax.block_until_ready(state)
-            restored, _ = checkpoints.restore(jax.eval_shape(lambda: state))
-        assert_same(jax.tree.map(np.asarray, restored), expected)
-
-    def test_sharded_state_returns_where_it_was(self, tmp_path):
-        mesh = Mesh(np.asarray(jax.devices()), ("data",))
-        split = NamedSharding(mesh, PartitionSpec("data"))
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        state = {
-            "w": jax.device_put(jnp.arange(16.0), split),
-            "key": jax.device_put(jax.random.key(1), everywhere),
-            "anywhere": jnp.ones(3),
-        }
-        with TrainCheckpoints(tmp_path) as checkpoints:
-            checkpoints.save(1, state, "")
-            restored, _ = checkpoints.restore(state)
-        assert_same(restored, state)
-        assert restored["w"].sharding == split
-        assert restored["key"].sharding == everywhere
-        assert not restored["anywhere"].committed
-
-    def test_keeps_the_newest(self, tmp_path):
-        with TrainCheckpoints(tmp_path, keep=2) as checkpoints:
-            assert checkpoints.latest_step() is None
-            for step in (5, 10, 15, 20):
-                checkpoints.save(step, make_state(step), str(step))
-            checkpoints.wait()
-            assert checkpoints.steps() == (15, 20)
-            assert checkpoints.latest_step() == 20
-            state, position = checkpoints.restore(make_state(), step=15)
-        assert position == "15"
-        assert int(state.step) == 15
-
-    def save_two(self, folder):
-        with TrainCheckpoints(folder) as checkpoints:
-            for step in (1, 2):
-                checkpoints.save(step, make_state(step), str(step))
-        return folder / "00000002"
-
-    @pytest.mark.parametrize("damage", ["truncate", "flip", "lose"])
-    def test_damaged_newest_is_named_and_skipped(self, tmp_path, caplog, damage):
-        file = largest(self.save_two(tmp_path) / "state")
-        {
-            "truncate": lambda: file.write_bytes(file.read_bytes()[:-3]),
-            "flip": lambda: flip_a_bit(file),
-            "lose": file.unlink,
-        }[damage]()
-        with TrainCheckpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
-            state, position = checkpoints.restore(make_state())
-            assert position == "1"
-            assert_same(state, make_state(1))
-            assert "checkpoint 2 is damaged" in caplog.text
-            assert file.name in caplog.text
-            with pytest.raises(CheckpointError, match="00000002"):
-                checkpoints.restore(make_state(), step=2)
-            checkpoints.save(2, make_state(9), "again")
-            assert_same(checkpoints.restore(make_state())[0], make_state(9))
-
-    def test_unfinished_newest_is_named_and_skipped(self, tmp_path, caplog):
-        newest = self.save_two(tmp_path)
-        (newest / "manifest.json").unlink()
-        newest.rename(newest.with_name("00000003"))
-        with TrainCheckpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
-            assert checkpoints.latest_step() == 1
-            assert checkpoints.restore(make_state())[1] == "1"
-            assert "00000003 was interrupted" in caplog.text
-            checkpoints.save(4, make_state(), "")
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["00000001", "00000004"]
-
-    def test_nothing_usable(self, tmp_path):
-        with (
-            TrainCheckpoints(tmp_path) as checkpoints,
-            pytest.raises(CheckpointError, match="no usable checkpoint"),
-        ):
-            checkpoints.restore(make_state())
-
-    def test_state_of_another_run(self, tmp_path):
-        self.save_two(tmp_path)
-        other = dataclasses.replace(make_state(), params={"a": {"kernel": jnp.zeros((4, 4))}})
-        with TrainCheckpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError) as error:
-            checkpoints.restore(other)
-        assert "params/b" in str(error.value)
-        assert "params/a/kernel is (4, 3), expected (4, 4)" in str(error.value)
-
-    def test_unwritable_place(self, tmp_path):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(OSError, match=r"checkpoints cannot be written to .*file"):
-            TrainCheckpoints(tmp_path / "file")
-        with pytest.raises(ValueError, match="keep=0"):
-            TrainCheckpoints(tmp_path / "c", keep=0)
-
-    def test_failed_background_save_is_not_silent(self, tmp_path, monkeypatch):
-        checkpoints = TrainCheckpoints(tmp_path)
-
-        def no_space(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(model_directory_module.manifest, "seal", no_space)
-        checkpoints.save(1, make_state(), "")
-        with pytest.raises(OSError, match="No space"):
-            checkpoints.close()

@@ -1,0 +1,101 @@
+"""Batches: what the model takes, every example once, and a position that can be saved."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import videobooth_jax
+from videobooth_jax.data.batches import Batch, BatchConfig, batches, collate
+from videobooth_jax.data.image_prompt import CLIP_MEAN, CLIP_STD
+from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
+from videobooth_jax.data.tokenizer import Tokenizer
+
+
+class Numbered:
+    """Twelve tiny examples that say which one they are in every pixel."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict:
+        return {
+            "video": np.full((2, 8, 8, 3), index, np.uint8),
+            "image_prompt": np.full((8, 8, 3), 255, np.uint8),
+            "prompt": "a panda moving left",
+            "subject": "panda",
+        }
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    assets = Path(videobooth_jax.__file__).parent / "assets"
+    return Tokenizer.from_file(assets / "sprites_tokenizer.json")
+
+
+def numbers(batch: Batch) -> list[int]:
+    return np.rint((batch["video"][:, 0, 0, 0, 0] + 1) * 127.5).astype(int).tolist()
+
+
+def test_collate(tokenizer: Tokenizer) -> None:
+    source = SpritesSource(SpritesConfig(split="test"))
+    examples = [source[i] for i in range(3)]
+    batch = collate(examples, tokenizer, BatchConfig(3, clip_size=56, vae_size=32))
+    shapes = {key: (value.shape, value.dtype.name) for key, value in batch.items()}
+    assert shapes == {
+        "video": ((3, 8, 32, 32, 3), "float32"),
+        "clip_image": ((3, 56, 56, 3), "float32"),
+        "vae_image": ((3, 32, 32, 3), "float32"),
+        "ids": ((3, 32), "int32"),
+        "placeholder": ((3, 12), "int32"),
+    }
+    assert np.array_equal(np.rint((batch["video"][0] + 1) * 127.5), examples[0]["video"])
+    assert np.allclose(batch["clip_image"][:, 0, 0] * CLIP_STD + CLIP_MEAN, 1, atol=1e-6)
+    assert (batch["vae_image"][:, 0, 0] == 1).all()
+    assert batch["ids"][1].tolist() == tokenizer.encode([examples[1]["prompt"]])[0].tolist()
+
+
+def test_every_epoch_sees_every_example_once_in_its_own_order(tokenizer: Tokenizer) -> None:
+    config = BatchConfig(4, clip_size=8, vae_size=8, epochs=2)
+    seen = [number for batch in batches(Numbered(), tokenizer, config) for number in numbers(batch)]
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+    assert seen[:12] != seen[12:]
+    assert seen[:12] != list(range(12))
+
+
+def test_processes_share_the_examples(tokenizer: Tokenizer) -> None:
+    seen = []
+    for process in range(3):
+        config = BatchConfig(
+            2, clip_size=8, vae_size=8, epochs=1, process_index=process, process_count=3
+        )
+        seen += [n for batch in batches(Numbered(), tokenizer, config) for n in numbers(batch)]
+    assert sorted(seen) == list(range(12))
+
+
+def test_without_shuffling_in_order_with_remainder(tokenizer: Tokenizer) -> None:
+    config = BatchConfig(5, clip_size=8, vae_size=8, shuffle=False, epochs=1, drop_remainder=False)
+    rows = [numbers(batch) for batch in batches(Numbered(), tokenizer, config)]
+    assert rows == [list(range(5)), list(range(5, 10)), [10, 11]]
+
+
+def test_position_is_saved_and_restored_in_a_new_iterator(tokenizer: Tokenizer) -> None:
+    config = BatchConfig(4, clip_size=8, vae_size=8, seed=3)
+    run = batches(Numbered(), tokenizer, config)
+    [next(run) for _ in range(5)]
+    state = run.get_state()
+    expected = [numbers(next(run)) for _ in range(5)]
+    again = batches(Numbered(), tokenizer, config)
+    again.set_state(state)
+    assert [numbers(next(again)) for _ in range(5)] == expected
+
+
+def test_augmentation_is_seeded(tokenizer: Tokenizer) -> None:
+    def brighten(example: dict, rng: np.random.Generator) -> dict:
+        return {**example, "video": example["video"] + rng.integers(1, 200, dtype=np.uint8)}
+
+    config = BatchConfig(4, clip_size=8, vae_size=8, shuffle=False)
+    first, again = (batches(Numbered(), tokenizer, config, brighten) for _ in range(2))
+    one, two = numbers(next(first)), numbers(next(again))
+    assert one == two
+    assert one != list(range(4))

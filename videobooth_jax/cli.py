@@ -1,0 +1,323 @@
+"""The console command ``videobooth``: generate, train, evaluate, convert, export.
+
+Everything heavy is imported inside the command that needs it, so that help and slips in the
+arguments cost nothing. Expected errors are a sentence on stderr and exit status 2.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEBUG = "VIDEOBOOTH_DEBUG"
+EPILOG = f"""environment:
+  VIDEOBOOTH_CACHE   folder of compiled programs, or "off"; by default in your cache folder
+  {DEBUG}   set to anything: show where an error comes from"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, 2 for a mistake, 130 if interrupted."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.run is not _train:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("videobooth: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(f"videobooth: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"videobooth: warning: {message}", file=sys.stderr)
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from videobooth_jax.compilation_cache import enable_compilation_cache
+    from videobooth_jax.outputs import check_output
+    from videobooth_jax.pipeline import VideoBoothPipeline
+
+    started = time.monotonic()
+    check_output(args.out, args.count, args.overwrite)
+    enable_compilation_cache()
+    pipeline = VideoBoothPipeline.from_pretrained(args.model)
+    output = pipeline(
+        args.prompt,
+        args.image,
+        args.subject,
+        mask=args.mask,
+        box=args.box,
+        seed=args.seed,
+        count=args.count,
+        progress=True,
+        num_frames=args.frames,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        sampler=args.sampler,
+        injection=args.injection,
+    )
+    files = output.save(args.out, overwrite=args.overwrite)
+    count, frames, height, width, _ = output.frames.shape
+    what = "1 video" if count == 1 else f"{count} videos"
+    seconds = time.monotonic() - started
+    print(f"{what} of {frames} frames, {width}x{height} px, in {seconds:.1f} s:")
+    print(*files, sep="\n")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from videobooth_jax.compilation_cache import enable_compilation_cache
+    from videobooth_jax.training.config import from_config_dict
+    from videobooth_jax.training.loop import train
+
+    config = from_config_dict(read_config(args.config, args.rest))
+    enable_compilation_cache()
+    train(config, args.workdir)
+
+
+def read_config(path: str, overrides: Sequence[str]) -> Any:
+    """The ConfigDict that a config file's ``get_config()`` returns, with fields overridden.
+
+    Args:
+        path: a Python file, with ``:argument`` after it where its ``get_config`` takes one.
+        overrides: ``--config.section.field=value``, or the value as the next item.
+
+    Raises:
+        ValueError: an override that names no field, or does not fit its type.
+        FileNotFoundError: no such file.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    if not Path(path.split(":")[0]).is_file():
+        raise FileNotFoundError(f"there is no config file {path}")
+    values = flags.FlagValues()
+    argv = ["videobooth", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        unused = values(argv)[1:]
+    except (AttributeError, KeyError) as error:
+        raise ValueError(_unknown_field(path, overrides)) from error
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if unused:
+        raise ValueError(f"unrecognized arguments: {' '.join(unused)}")
+    return values.config
+
+
+def _unknown_field(path: str, overrides: Sequence[str]) -> str:
+    """Which override names a field that its section does not have, and what the section has."""
+    for override in overrides:
+        section = read_config(path, ())
+        for name in override.split("=")[0].split(".")[1:]:
+            if not hasattr(section, "keys") or name not in section:
+                known = ", ".join(sorted(section)) if hasattr(section, "keys") else "no fields"
+                return f"{override}: there is no field {name!r} here; there is {known}"
+            section = section[name]
+    return f"{path} and {' '.join(overrides)} do not fit together"
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from videobooth_jax.compilation_cache import enable_compilation_cache
+    from videobooth_jax.evaluation.suite import run_sprites_suite
+    from videobooth_jax.pipeline import VideoBoothPipeline
+
+    enable_compilation_cache()
+    result = run_sprites_suite(
+        VideoBoothPipeline.from_pretrained(args.model),
+        videos=args.videos,
+        injection=args.injection,
+        split=args.split,
+        seed=args.seed,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        sampler=args.sampler,
+        progress=True,
+        out=args.out,
+    )
+    print(result.summary())
+    if args.out:
+        print(f"in full: {args.out}")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from videobooth_jax.conversion.convert_model import convert_checkpoints
+
+    report = convert_checkpoints(
+        args.out,
+        size=args.size,
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        **{name: getattr(args, name) for name in _SOURCES},
+    )
+    print(f"{report}\n\nwritten to {report.path}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from videobooth_jax.conversion.export_model import export_checkpoints
+    from videobooth_jax.pipeline import find_model
+
+    files = export_checkpoints(
+        find_model(args.model), args.out, dtype=args.dtype, overwrite=args.overwrite
+    )
+    print(*files, sep="\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videobooth",
+        description="From one picture of a subject and a sentence, a video of that very subject.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, run, add_arguments, text in _COMMANDS:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        add_arguments(command)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Look the version up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from videobooth_jax import __version__
+
+        print(__version__)
+        parser.exit()
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", default="sprites", help='model directory, or "sprites", the one inside (default)'
+    )
+
+
+def _add_sampling(command: argparse.ArgumentParser) -> None:
+    own = "(default: the model's own)"
+    command.add_argument("--steps", type=int, metavar="N", help=f"denoising steps {own}")
+    command.add_argument("--sampler", metavar="NAME", help=f"ddpm, ddim or dpmpp_2m {own}")
+    command.add_argument(
+        "--guidance", type=float, metavar="SCALE", help=f"weight of prompt and picture {own}"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+
+
+def _add_generate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--image", required=True, metavar="FILE", help="picture of the subject")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--mask", metavar="FILE", help="picture that is bright where the subject is")
+    where.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="corners around the subject, px; without mask and box, transparency or a white "
+        "background tell what the subject is",
+    )
+    add("--subject", required=True, metavar="WORD", help="word of the prompt the picture shows")
+    add("--prompt", required=True, metavar="TEXT", help="what happens")
+    add("--out", required=True, metavar="FILE", help=".mp4, .gif, .webp, or .png contact sheet")
+    add("--overwrite", action="store_true", help="replace the file if it exists")
+    add("--count", type=int, default=1, metavar="N", help="how many videos (default: 1)")
+    add("--frames", type=int, metavar="N", help="frames per video (default: the model's own)")
+    add(
+        "--injection",
+        default="fine",
+        help="what the picture does: fine (all; default), coarse (its words only), text (nothing)",
+    )
+    _add_model(command)
+    _add_sampling(command)
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.usage = "videobooth train --config FILE --workdir FOLDER [--config.FIELD=VALUE ...]"
+    command.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="a Python file, see configs/; --config.optimizer.learning_rate=3e-4 sets a field",
+    )
+    command.add_argument(
+        "--workdir",
+        required=True,
+        metavar="FOLDER",
+        help="checkpoints, logs and the finished model; a run that was stopped goes on here",
+    )
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--suite", default="sprites", choices=["sprites"], help="what to measure (default)")
+    add("--videos", type=int, default=240, metavar="N", help="how many videos (default: 240)")
+    add(
+        "--injection",
+        default="fine",
+        help="fine (default), coarse, text, or truth: the suite's own videos",
+    )
+    add("--split", default="test", help="of the nouns: test (default), validation, train")
+    add("--out", metavar="FOLDER", help="folder for all figures and a contact sheet")
+    _add_model(command)
+    _add_sampling(command)
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    for name, text in _SOURCES.items():
+        add(f"--{name.replace('_', '-')}", metavar="SOURCE", help=text)
+    add("--out", required=True, metavar="FOLDER", help="model directory to write")
+    add("--size", default="sd14", help='"sd14" (default) or "sprites"')
+    add("--dtype", default="float32", help="to store: float32 (default), bfloat16 or float16")
+    add("--overwrite", action="store_true", help="replace a model directory that exists")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    _add_model(command)
+    add("--out", required=True, metavar="FOLDER", help="where to write the .safetensors files")
+    add("--dtype", help="float32, bfloat16 or float16 (default: as stored)")
+    add("--overwrite", action="store_true", help="replace files that exist")
+
+
+_SOURCES = {
+    "unet": "image or video UNet; each SOURCE is a file, a folder or a hub id",
+    "watermark": "watermark_remove_module.pt, the published video UNet; instead of --unet",
+    "mapper": "mapper.pt, the published projector and injected keys and values",
+    "vae": "autoencoder",
+    "text_encoder": "CLIP's text tower, or both towers",
+    "vision_encoder": "CLIP's image tower, or both towers",
+    "tokenizer": "where tokenizer.json lies (default: with the text encoder)",
+}
+_COMMANDS = (
+    ("generate", _generate, _add_generate, "make videos of the subject of a picture"),
+    ("train", _train, _add_train, "train a model, or go on training it"),
+    ("evaluate", _evaluate, _add_evaluate, "measure a model"),
+    ("convert", _convert, _add_convert, "make a model directory of PyTorch weights"),
+    ("export", _export, _add_export, "write a model as PyTorch-named safetensors"),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

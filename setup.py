@@ -16,10 +16,13 @@ BASE = [
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "etils[epath]>=1.15,<2",
     "grain>=0.2.18,<0.3",
     "ml_collections>=1.1,<2",
     "jaxtyping>=0.3.11,<0.4",
     "numpy>=2.0,<3",
+    "ml_dtypes>=0.5,<1",
+    "absl-py>=2.1,<3",
     "pillow>=12,<14",
     "av>=16,<19",
     "safetensors>=0.8,<0.9",
@@ -31,7 +34,7 @@ EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
     "torch": ["torch>=2.9,<3"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "scipy>=1.17,<2"],
+    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3"],
 }
 
 setup(

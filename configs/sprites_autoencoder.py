@@ -1,6 +1,6 @@
 """Sprites, step 1 of 5: the small autoencoder (32x32 pixels -> 8x8 latents).
 
-    videobooth train --config=configs/sprites_autoencoder.py --workdir=workdir/autoencoder
+videobooth train --config=configs/sprites_autoencoder.py --workdir=workdir/autoencoder
 """
 
 from videobooth_jax.training.config import default_config

@@ -1,6 +1,7 @@
 """Sprites, step 3 of 5: text-to-video without a picture; first on single frames, then on clips.
 
-    videobooth train --config=configs/sprites_base.py --workdir=workdir/base --config.init_from=workdir/clip/model
+    videobooth train --config=configs/sprites_base.py --workdir=workdir/base \\
+        --config.init_from=workdir/clip/model
 
 For the single-frame start add ``--config.data.num_frames=1 --config.data.batch_size=32``.
 """

@@ -1,6 +1,7 @@
 """Sprites, step 2 of 5: the text and image towers, contrastively.
 
-    videobooth train --config=configs/sprites_clip.py --workdir=workdir/clip --config.init_from=workdir/autoencoder/model
+    videobooth train --config=configs/sprites_clip.py --workdir=workdir/clip \\
+        --config.init_from=workdir/autoencoder/model
 """
 
 from videobooth_jax.training.config import default_config

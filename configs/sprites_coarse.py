@@ -1,6 +1,7 @@
 """Sprites, step 4 of 5, the paper's stage 1 (coarse): image words replace the subject's word.
 
-    videobooth train --config=configs/sprites_coarse.py --workdir=workdir/coarse --config.init_from=workdir/base/model
+    videobooth train --config=configs/sprites_coarse.py --workdir=workdir/coarse \\
+        --config.init_from=workdir/base/model
 """
 
 from videobooth_jax.training.config import default_config

@@ -1,9 +1,13 @@
-"""Sprites, step 5 of 5, the paper's stage 2 (fine): the picture's own keys and values join the frame attention.
+"""Sprites, step 5 of 5, the paper's stage 2 (fine).
 
-    videobooth train --config=configs/sprites_fine.py --workdir=workdir/fine --config.init_from=workdir/coarse/model
+The picture's own keys and values join the frame attention.
 
-The paper trains the projections alone above a frozen base; here all of the UNet learns, see docs/training.md for the comparison.
-For the paper's choice add ``--config.trainable="('projector','text_kv','frame_kv')"``.
+    videobooth train --config=configs/sprites_fine.py --workdir=workdir/fine \\
+        --config.init_from=workdir/coarse/model
+
+The paper trains the projections alone above a frozen base; here all of the UNet learns, see
+docs/training.md for the comparison. For the paper's choice add
+``--config.trainable="('projector','text_kv','frame_kv')"``.
 """
 
 from videobooth_jax.training.config import default_config

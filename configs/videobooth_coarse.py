@@ -1,8 +1,12 @@
-"""Full size, stage 1 (coarse): the projector and the text attention's keys/values, 48.1 M parameters; the paper's recipe.
+"""Full size, stage 1 (coarse).
 
-    videobooth train --config=configs/videobooth_coarse.py --workdir=DIR --config.init_from=MODEL_DIR
+The projector and the text attention's keys/values, 48.1 M parameters; the paper's recipe.
 
-``init_from`` is a converted model directory (the video UNet, CLIP, the autoencoder, ELITE's projector).
+    videobooth train --config=configs/videobooth_coarse.py --workdir=DIR \\
+        --config.init_from=MODEL_DIR
+
+``init_from`` is a converted model directory (the video UNet, CLIP, the autoencoder, ELITE's
+projector).
 """
 
 from videobooth_jax.training.config import default_config

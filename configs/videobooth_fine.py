@@ -1,6 +1,9 @@
-"""Full size, stage 2 (fine): stage 1's parameters and the frame attention's injected keys/values, 97.6 M; the paper's recipe.
+"""Full size, stage 2 (fine).
 
-    videobooth train --config=configs/videobooth_fine.py --workdir=DIR --config.init_from=COARSE_DIR/model
+Stage 1's parameters and the frame attention's injected keys/values, 97.6 M; the paper's recipe.
+
+    videobooth train --config=configs/videobooth_fine.py --workdir=DIR \\
+        --config.init_from=COARSE_DIR/model
 """
 
 from videobooth_jax.training.config import default_config

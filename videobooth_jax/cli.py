@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nothing a user can mend
         warnings.showwarning = _show_warning
         return _run(args)
 

@@ -39,7 +39,7 @@ def enable_compilation_cache() -> Path | None:
         The folder in use, or None when there is none: switched off, or, with a warning, not
         writable.
     """
-    if chosen := jax.config.jax_compilation_cache_dir:
+    if chosen := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return Path(chosen)
     folder = cache_folder()
     if folder is None:

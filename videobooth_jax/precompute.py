@@ -1,13 +1,16 @@
-"""Frozen features written once: autoencoder latents of clips and image prompts, beside what else a step needs.
+"""Frozen features written once.
 
-The autoencoder does not change while the diffusion model trains, so its work is done once per example instead of once per step. The result
-is a folder :class:`videobooth_jax.data.latents.LatentsSource` reads; it is written under a temporary name and renamed when complete,
-and its manifest carries a fingerprint of the weights, so that latents of another autoencoder are noticed.
+Autoencoder latents of clips and image prompts, beside what else a step needs.
+
+The autoencoder does not change while the diffusion model trains, so its work is done once per
+example instead of once per step. The result is a folder
+:class:`videobooth_jax.data.latents.LatentsSource` reads; it is written under a temporary name and
+renamed when complete, and its manifest carries a fingerprint of the weights, so that latents of
+another autoencoder are noticed.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +22,10 @@ import numpy as np
 from flax import traverse_util
 from tqdm import tqdm
 
+from videobooth_jax.checkpointing import load_model
+from videobooth_jax.data.batches import BatchConfig, batches
+from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
+from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
 from videobooth_jax.typing import Params
 
@@ -33,16 +40,49 @@ def fingerprint(params: Params) -> str:
     return digest.hexdigest()[:16]
 
 
+def precompute_sprites(
+    model: str | Path,
+    out: str | Path,
+    *,
+    split: str = "train",
+    num_frames: int = 8,
+    count: int = 8192,
+    seed: int = 0,
+) -> Path:
+    """Precompute ``count`` examples of the sprite world with the autoencoder of a model directory.
+
+    Raises:
+        ValueError: the split is unknown, or the model is not one of a model directory.
+        FileExistsError: ``out`` exists already.
+    """
+    config, params = load_model(model)
+    source = SpritesSource(
+        SpritesConfig(split=split, resolution=config.height, num_frames=num_frames)
+    )
+    shape = BatchConfig(
+        batch_size=32,
+        clip_size=config.vision_encoder.image_size,
+        vae_size=config.height,
+        seed=seed,
+    )
+    tokenizer_file = Path(model) / "tokenizer.json"
+    stream = batches(source, Tokenizer.from_file(tokenizer_file), shape)
+    return precompute_latents(config, params, stream, count, out, tokenizer_file)
+
+
 def precompute_latents(
     config: VideoBoothConfig,
     params: Params,
     batches: Iterable[dict[str, np.ndarray]],
     count: int,
     out: str | Path,
+    tokenizer_file: Path,
 ) -> Path:
-    """Encode ``count`` examples of ``batches`` (pixel batches, see data/batches.py) and write them to folder ``out``.
+    """Encode ``count`` examples of ``batches`` (pixel batches, see data/batches.py) and write
+    them to folder ``out``.
 
-    Latents are posterior means, scaled, stored as float16. Returns ``out``.
+    Latents are posterior means, scaled, stored as float16; ``tokenizer_file``, which made the
+    ids, goes along. Returns ``out``.
 
     Raises:
         FileExistsError: ``out`` exists already.
@@ -83,7 +123,8 @@ def precompute_latents(
         array.flush()  # type: ignore[attr-defined]
     manifest = {"count": count, "autoencoder": fingerprint(params["vae"])}
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    os.replace(partial, out)
+    shutil.copy(tokenizer_file, partial / "tokenizer.json")
+    partial.replace(out)
     return out
 
 

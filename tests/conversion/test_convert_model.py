@@ -140,6 +140,20 @@ class TestSpellings:
             options[name] = tmp_path / f"{name}.safetensors"
         assert_same_files(self.converted(tmp_path, options), weights)
 
+    def test_published_pickles(self, tmp_path, options, weights):
+        torch = pytest.importorskip("torch")
+
+        def wrap(name, key, file):
+            tensors = {n: torch.from_numpy(x) for n, x in weights[name].items()}
+            torch.save({key: tensors, "opt": {"state": {}}}, tmp_path / file)
+            return tmp_path / file
+
+        options["watermark"] = wrap("unet", "ema_unet", "watermark_remove_module.pt")
+        options["mapper"] = wrap("mapper", "ema", "mapper.pt")
+        options["vae"] = wrap("vae", "state_dict", "diffusion_pytorch_model.bin")
+        del options["unet"]
+        assert_same_files(self.converted(tmp_path, options), weights)
+
     def test_pipeline_folder_with_shards_and_half_precision(self, tmp_path, options, weights):
         root = tmp_path / "pipeline"
         for part in ("unet", "vae"):

@@ -24,7 +24,8 @@ def test_wilson_at_the_ends() -> None:
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.6, 0.97])
 def test_wilson_covers_the_truth_95_times_of_100(share: float) -> None:
     draws = np.random.default_rng(0).binomial(240, share, 4000)
-    inside = [low <= share <= high for low, high in map(lambda k: wilson(int(k), 240), draws)]
+    found = [wilson(int(right), 240) for right in draws]
+    inside = [low <= share <= high for low, high in found]
     assert 0.93 <= np.mean(inside) <= 0.975
 
 

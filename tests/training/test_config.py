@@ -1,4 +1,7 @@
-"""Configs: defaults are the published trainers', overrides reach the dataclass, mistakes are named."""
+"""Configs, read as the command reads them.
+
+Defaults are the published trainers', overrides reach the dataclass, mistakes are named.
+"""
 
 import importlib.util
 from pathlib import Path

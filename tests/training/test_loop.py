@@ -1,4 +1,7 @@
-"""The loop end to end at the smallest size: it learns, freezes what is frozen, resumes bit-exactly, stops on a signal."""
+"""The loop end to end at the smallest size.
+
+It learns, freezes what is frozen, resumes bit-exactly, stops on a signal.
+"""
 
 import os
 import signal
@@ -59,7 +62,10 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(straight, tmp_path, mon
 )
 def test_the_other_tasks_run_through_the_same_loop(task, trainable, tmp_path):
     config = tiny_config(task=task, trainable=trainable, steps=2)
-    before, after = flat(loop.initial_params(config)), flat(load_model(loop.train(config, tmp_path))[1])
+    before, after = (
+        flat(loop.initial_params(config)),
+        flat(load_model(loop.train(config, tmp_path))[1]),
+    )
     moved = {phases.group_of(p) for p in before if not np.array_equal(before[p], after[p])}
     assert moved == set(trainable)
 

@@ -1,4 +1,6 @@
-"""The table of groups is total over both sizes, and the paper's stages train what the paper says."""
+"""The table of groups is total over both sizes, and the paper's stages train what the paper
+says.
+"""
 
 import jax
 import numpy as np

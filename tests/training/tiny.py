@@ -1,4 +1,7 @@
-"""A run small enough for a test: the sprites modules at the smallest widths that exercise every path."""
+"""A run small enough for a test.
+
+The sprites modules at the smallest widths that exercise every path.
+"""
 
 from videobooth_jax.training.config import TrainConfig, default_config, from_config_dict
 

@@ -19,6 +19,8 @@ Named = dict[str, Any]
 """Name -> array, or its shape and dtype."""
 
 STATE = "state"
+IN_FLIGHT = 2**28
+"""Bytes that may wait to be written, where arrays are too large to keep a second time."""
 
 
 def named_leaves(tree: Any) -> Named:
@@ -36,19 +38,19 @@ class ProcessText:
     async def save(self, directory: Any) -> Awaitable[None]:
         """Write this process's file once Orbax has made the folder."""
 
-        async def write() -> None:
+        async def write_text() -> None:
             folder = await directory.await_creation()
             (folder / self._file()).write_text(self.text)
 
-        return write()
+        return write_text()
 
     async def load(self, directory: Any) -> Awaitable[None]:
         """Read this process's file."""
 
-        async def read() -> None:
+        async def load_text() -> None:
             self.text = (epath.Path(directory) / self._file()).read_text()
 
-        return read()
+        return load_text()
 
     @staticmethod
     def _file() -> str:
@@ -58,13 +60,17 @@ class ProcessText:
 def write(path: epath.Path, arrays: Named, dtype: Any = None) -> None:
     """Write arrays, host or device ones, cast to ``dtype`` on the way if given.
 
-    numpy arrays may be views of memory-mapped files: nothing is copied but what is being written.
+    numpy arrays may be views of memory-mapped files. Memory: jax arrays cost at most some hundred
+    megabytes besides themselves; numpy arrays are all encoded at once.
 
     Raises:
         OSError: ``path`` cannot be written.
     """
     context = ocp.Context()
     context.memory.deepcopy_host_arrays = False
+    if sum(x.nbytes for x in arrays.values()) > IN_FLIGHT:  # less goes into one file at once
+        largest = max(x.nbytes for x in arrays.values())
+        context.memory.write_concurrent_bytes = max(IN_FLIGHT, largest)
     if dtype is not None:
         context.array.saving.storage_options.dtype = jnp.dtype(dtype)
     with context:

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from videobooth_jax.checkpointing import check_target, save_model
@@ -281,12 +280,13 @@ def _read(files: Mapping[str, list[Path]], plan: Plan) -> Flat:
     for name, part in plan.parts.items():
         wanted = unflatten_dict({path: plan.leaves[path] for path in part.names}, sep="/")
         with open_weights(files.get(name, [])) as tensors:
-            params |= flatten_dict(to_flax(tensors, wanted, part.table), sep="/")
+            read = flatten_dict(to_flax(tensors, wanted, part.table), sep="/")
+        params |= {path: jnp.asarray(read.pop(path)) for path in list(read)}
     drawn = _draw(plan) if DRAWN in plan.started.values() else {}
     for path, start in plan.started.items():
         leaf = plan.leaves[path]
         if isinstance(start, float):
-            params[path] = np.full(leaf.shape, start, leaf.dtype)
+            params[path] = jnp.full(leaf.shape, start, leaf.dtype)
         else:
             params[path] = drawn[path] if start == DRAWN else params[start]
     return params
@@ -298,4 +298,4 @@ def _draw(plan: Plan) -> Flat:
     feature = jnp.zeros((1, 2, config.input_dim), config.dtype)
     init = ImageProjector(config).init(jax.random.key(0), (feature,) * config.num_words)
     drawn = flatten_dict({"projector": init["params"]}, sep="/")
-    return {path: np.asarray(x, plan.leaves[path].dtype) for path, x in drawn.items()}
+    return {path: x.astype(plan.leaves[path].dtype) for path, x in drawn.items()}

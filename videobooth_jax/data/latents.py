@@ -1,8 +1,10 @@
-"""A Grain random-access source over precomputed latents (written by :mod:`videobooth_jax.precompute`).
+"""A Grain random-access source over precomputed latents (written by
+:mod:`videobooth_jax.precompute`).
 
-A folder of plain ``.npy`` arrays, one row an example, memory-mapped: ``latents`` (n frames height width channels) float16, scaled;
-``exemplar_latents`` (n height width channels) float16; ``clip_image`` (n H W 3) float16; ``ids``,
-``placeholder`` int32; and ``manifest.json`` with the weights' fingerprint.
+A folder of plain ``.npy`` arrays, one row an example, memory-mapped: ``latents`` (n frames height
+width channels) float16, scaled; ``exemplar_latents`` (n height width channels) float16;
+``clip_image`` (n H W 3) float16; ``ids``, ``placeholder`` int32; and ``manifest.json`` with the
+weights' fingerprint.
 """
 
 import json
@@ -16,7 +18,8 @@ ARRAYS = ("latents", "exemplar_latents", "clip_image", "ids", "placeholder")
 
 
 class LatentsSource:
-    """Random access to a folder of precomputed examples; ``source[i]`` is a dict of arrays without the batch axis.
+    """Random access to a folder of precomputed examples; ``source[i]`` is a dict of arrays
+    without the batch axis.
 
     Raises:
         FileNotFoundError: the folder or one of its arrays is missing.
@@ -29,7 +32,7 @@ class LatentsSource:
         manifest = self._path / "manifest.json"
         if not manifest.exists():
             raise FileNotFoundError(
-                f"{self._path} holds no finished precomputed dataset (no manifest.json); run precompute first"
+                f"{self._path} holds no finished dataset (no manifest.json); run precompute first"
             )
         self.manifest = json.loads(manifest.read_text())
         self._arrays = {n: np.load(self._path / f"{n}.npy", mmap_mode="r") for n in ARRAYS}
@@ -50,7 +53,6 @@ class LatentsSource:
         row["exemplar_latents"] = row["exemplar_latents"][None].astype(np.float32)
         return row
 
-
     def __repr__(self) -> str:
         return f"LatentsSource({self._path})"
 
@@ -58,6 +60,8 @@ class LatentsSource:
 def latent_batches(
     source: LatentsSource, batch_size: int, seed: int = 0
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Endless shuffled batches of ``source``; ``get_state()`` and ``set_state()`` save and restore the position."""
+    """Endless shuffled batches of ``source``; ``get_state()`` and ``set_state()`` save and
+    restore the position.
+    """
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch_size)
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))

@@ -2,9 +2,9 @@
 
 In a video one subject crosses a still background; a picture beside it shows the subject alone. The
 same word has four designs and the caption never says which, so only the picture can tell. Example
-``i`` is a pure function of the configuration and ``i``. Any run of examples is nearly balanced: ``i``
-walks through all nouns, and with every round each noun moves on to the next of all combinations of
-design, motion and background.
+``i`` is a pure function of the configuration and ``i``. Any run of examples is nearly balanced:
+``i`` walks through all nouns, and with every round each noun moves on to the next of all
+combinations of design, motion and background.
 """
 
 import dataclasses

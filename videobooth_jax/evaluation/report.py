@@ -116,14 +116,17 @@ def shares_of(rows: Sequence[VideoRow]) -> dict[str, Share]:
 
 
 def save_report(
-    folder: str | os.PathLike[str], result: SuiteResult, pictures: np.ndarray, frames: Frames
+    folder: str | os.PathLike[str],
+    result: SuiteResult,
+    pictures: Sequence[np.ndarray],
+    frames: Frames,
 ) -> None:
     """Write ``result.json``, and ``videos.png`` with the rows that ``frames`` holds, into a folder.
 
     Args:
         folder: made if need be; files of an earlier report are replaced.
         result: the figures.
-        pictures: image prompts uint8 (b, h, w, 3) of the first b rows.
+        pictures: image prompts uint8 (h, w, 3) of the first b rows.
         frames: their videos, uint8 (b, f, h, w, 3).
 
     Raises:
@@ -138,11 +141,13 @@ def save_report(
     _replace(folder / RESULT, result.to_json().encode())
 
 
-def contact_sheet(pictures: np.ndarray, frames: Frames, captions: Sequence[str]) -> Image.Image:
+def contact_sheet(
+    pictures: Sequence[np.ndarray], frames: Frames, captions: Sequence[str]
+) -> Image.Image:
     """One row per video, two rows side by side: the image prompt, the frames, a caption under them.
 
     Args:
-        pictures: uint8 (b, h, w, 3).
+        pictures: b pictures uint8 (h, w, 3).
         frames: uint8 (b, f, h, w, 3).
         captions: b lines.
     """

@@ -6,9 +6,10 @@ subject, a smooth surface fitted to the border of the frames, and from what diff
 
 `identity` lays every design over that background, in every pose of a grid (angle, size, half
 pixels) and at every place, and takes the squared difference to the whole frame: missing and
-superfluous parts count like wrong colours. Each frame may choose its pose; the sums over the frames
-decide. `motion` follows the centre of whatever is foreground, recognisable or not. `background`
-compares colours of the border.
+superfluous parts count like wrong colours. Each frame may choose its pose and its focus (a soft
+picture would otherwise pass for the design of least contrast); the sums over the frames decide.
+`motion` follows the centre of whatever is foreground, recognisable or not. `background` compares
+colours of the border.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ FOREGROUND = 0.12  # colour difference (root mean square, 0..1) from which a pix
 MIN_TRAVEL = 1 / 16  # of the frame's side: anything less is no motion
 STRAIGHTNESS = 1.5  # the way along the axis of motion over the way across it
 _ANGLES, _SCALES = 7, 3  # steps of the fine grid
+_FOCUS = (0.0, 0.025, 0.05)  # blurs tried, standard deviation in frame sides
 _RING = 2  # px
 
 
@@ -43,7 +45,7 @@ def identity(video: np.ndarray, noun: str, config: SpritesConfig) -> Identity:
     patch = _patch_side(config)
     windows = _windows(_planes(frames, still, patch), patch)
     residual = ((frames - still) ** 2).sum((1, 2, 3))
-    coarse = np.concatenate([_bank(noun, style, config, "coarse") for style in config.styles], -1)
+    coarse = np.concatenate([_bank(noun, style, config, "coarse") for style in config.styles])
     places = _best_places(windows, coarse, len(config.styles), _reach(config))
     errors = {}
     for style, place in zip(config.styles, places, strict=True):
@@ -159,6 +161,17 @@ def _fine_poses(config: SpritesConfig) -> list[Pose]:
     return [Pose(middle + x, middle + y, size, angle, flip) for x, y, size, angle, flip in grid]
 
 
+def _soften(drawn: np.ndarray, deviation: float) -> np.ndarray:
+    """Gaussian blur in space of (poses, side, side, 4); clear beyond the patch. Deviation in px."""
+    if not deviation:
+        return drawn
+    steps = np.arange(drawn.shape[1])
+    bell = np.exp(-(((steps[:, None] - steps) / deviation) ** 2) / 2)
+    weights = (bell / (deviation * np.sqrt(2 * np.pi))).astype(np.float32)
+    along_y = np.tensordot(drawn, weights, (1, 0))  # poses x channel y
+    return np.tensordot(along_y, weights, (1, 0)).transpose(0, 2, 3, 1)
+
+
 _POSES = {"coarse": _coarse_poses, "fine": _fine_poses}
 
 
@@ -173,16 +186,17 @@ def _flips(config: SpritesConfig) -> tuple[bool, ...]:
     return (False, True) if config.flip_probability else (False,)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def _bank(noun: str, style: str, config: SpritesConfig, grid: str) -> np.ndarray:
-    """Templates of one design as columns for `_planes`, float32 (9 * patch * patch, templates).
+    """Templates of one design as rows for `_planes`, float32 (templates, patch * patch * 9).
 
     With G = frame - B, and a template of premultiplied colour T and opacity a over the background
     B, the squared difference |G - (T - a B)|^2 is |G|^2 plus products of planes of the frame (G,
     G.B, B, |B|^2, 1) with planes of the template (-2 T, 2 a, -2 a T, a^2, |T|^2).
     """
     art, side = sprite_art.design(noun, style), _patch_side(config)
-    drawn = np.stack([sprite_art.draw(art, pose, side) for pose in _POSES[grid](config)])
+    sharp = np.stack([sprite_art.draw(art, pose, side) for pose in _POSES[grid](config)])
+    drawn = np.concatenate([_soften(sharp, focus * config.resolution) for focus in _FOCUS])
     colour, opacity = drawn[..., :3], drawn[..., 3:]
     planes = [
         -2 * colour,
@@ -191,7 +205,7 @@ def _bank(noun: str, style: str, config: SpritesConfig, grid: str) -> np.ndarray
         opacity**2,
         (colour**2).sum(-1, keepdims=True),
     ]
-    return np.ascontiguousarray(np.concatenate(planes, -1).reshape(len(drawn), -1).T)
+    return np.concatenate(planes, -1).reshape(len(drawn), -1)
 
 
 def _planes(frames: np.ndarray, still: np.ndarray, patch: int) -> np.ndarray:
@@ -224,7 +238,7 @@ def _best_places(windows: np.ndarray, bank: np.ndarray, designs: int, reach: int
     tried = slice(first, first + 2 * reach + 1, 2)
     windows = windows[:, tried, tried]
     frames, height, width = windows.shape[:3]
-    errors = windows.reshape(frames, height * width, -1) @ bank
+    errors = windows.reshape(frames, height * width, -1) @ bank.T
     place = errors.reshape(frames, height * width, designs, -1).min(-1).argmin(1).T
     return 2 * np.stack(np.divmod(place, width), -1) + first
 
@@ -234,4 +248,4 @@ def _errors_around(windows: np.ndarray, bank: np.ndarray, places: np.ndarray) ->
     around = np.array(list(itertools.product((-1, 0, 1), repeat=2)))
     y, x = np.moveaxis(places[:, None] + around, -1, 0)
     patches = windows[np.arange(len(places))[:, None], y, x]
-    return (patches.reshape(len(places), len(around), -1) @ bank).min((1, 2))
+    return (patches.reshape(len(places), len(around), -1) @ bank.T).min((1, 2))

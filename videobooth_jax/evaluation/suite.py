@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from videobooth_jax.evaluation import sprite_measures
 from videobooth_jax.evaluation.report import SuiteResult, VideoRow, save_report, shares_of
 from videobooth_jax.models.videobooth import VideoBoothConfig
 from videobooth_jax.pipeline import INJECTIONS, VideoBoothPipeline
-from videobooth_jax.pipeline.requests import SamplingOptions, make_plan
+from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.typing import Frames
 
 TRUTH = "truth"
@@ -60,23 +60,15 @@ def run_sprites_suite(
         OSError: ``out`` cannot be written to.
     """
     world = sprites_world(pipeline.config, split, seed)
-    if injection not in (*INJECTIONS, TRUTH):
-        known = ", ".join((*INJECTIONS, TRUTH))
-        raise ValueError(f"unknown injection {injection!r}; choose one of {known}")
-    if not 1 <= videos <= len(world):
-        raise ValueError(f"videos must be between 1 and the {len(world)} of {split}, not {videos}")
-    asked = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-    sampling = _sampling(pipeline.config, asked | {"sampler": sampler}, injection)
+    _check(injection, videos, len(world))
+    chosen = (sampler, num_inference_steps, guidance_scale)
+    sampling = {} if injection == TRUTH else _resolved(pipeline.config, *chosen)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
-    source = SpritesSource(world)
-    examples = [source[i] for i in range(videos)]
+    examples = [SpritesSource(world)[i] for i in range(videos)]
     started = time.monotonic()
-    if injection == TRUTH:
-        frames = np.stack([example["video"] for example in examples])
-    else:
-        options = sampling | {"injection": injection, "seed": seed}
-        frames = _make(pipeline, examples, batch_size=batch_size, progress=progress, **options)
+    options = {"seed": seed, "batch_size": batch_size, "progress": progress, **sampling}
+    frames = _make(pipeline, examples, injection, options)
     made = time.monotonic()
     rows = measure(world, examples, frames, bar=progress is True)
     result = SuiteResult(
@@ -93,9 +85,16 @@ def run_sprites_suite(
         rows=rows,
     )
     if out is not None:
-        pictures = np.stack([example["image_prompt"] for example in examples[:SHOWN]])
-        save_report(out, result, pictures, frames[:SHOWN])
+        save_report(out, result, [e["image_prompt"] for e in examples[:SHOWN]], frames[:SHOWN])
     return result
+
+
+def _check(injection: str, videos: int, available: int) -> None:
+    if injection not in (*INJECTIONS, TRUTH):
+        known = ", ".join((*INJECTIONS, TRUTH))
+        raise ValueError(f"unknown injection {injection!r}; choose one of {known}")
+    if not 1 <= videos <= available:
+        raise ValueError(f"videos must be between 1 and {available}, not {videos}")
 
 
 def sprites_world(config: VideoBoothConfig, split: str, seed: int) -> SpritesConfig:
@@ -144,14 +143,13 @@ def _row(world: SpritesConfig, index: int, example: SpriteExample, video: np.nda
     )
 
 
-def _sampling(config: VideoBoothConfig, asked: dict[str, Any], injection: str) -> dict[str, Any]:
-    """Sampler, steps and guidance as they will be; nothing where nothing is sampled.
-
-    Raises ValueError for what the model cannot do.
-    """
-    if injection == TRUTH:
-        return {}
-    plan, scale = make_plan(config, cast(SamplingOptions, asked))
+def _resolved(
+    config: VideoBoothConfig, sampler: str | None, steps: int | None, guidance: float | None
+) -> dict[str, Any]:
+    """Options with the model's own choices filled in. Raises ValueError for impossible ones."""
+    plan, scale = make_plan(
+        config, {"sampler": sampler, "num_inference_steps": steps, "guidance_scale": guidance}
+    )
     return {
         "sampler": plan.sampler,
         "num_inference_steps": plan.num_inference_steps,
@@ -160,12 +158,18 @@ def _sampling(config: VideoBoothConfig, asked: dict[str, Any], injection: str) -
 
 
 def _make(
-    pipeline: VideoBoothPipeline, examples: Sequence[SpriteExample], **options: Any
+    pipeline: VideoBoothPipeline,
+    examples: Sequence[SpriteExample],
+    injection: str,
+    options: dict[str, Any],
 ) -> Frames:
-    """A video for each example, from its image prompt and sentence."""
+    """A video for each example, from its image prompt and sentence; or its own video."""
+    if injection == TRUTH:
+        return np.stack([example["video"] for example in examples])
     return pipeline(
         prompt=[example["prompt"] for example in examples],
         image=[example["image_prompt"] for example in examples],
         subject=[example["subject"] for example in examples],
+        injection=injection,
         **options,
     ).frames

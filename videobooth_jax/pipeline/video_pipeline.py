@@ -7,8 +7,9 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
+    Columns,
     Pictures,
     Plan,
     SamplingOptions,
@@ -41,6 +43,7 @@ FPS = 8.0
 MAX_WHOLE = 2**32 - 1
 
 Progress = bool | Callable[[int, int], None]
+SubjectOf = Callable[[np.ndarray], Subject]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,30 +146,22 @@ class VideoBoothPipeline:
             ValueError: anything that cannot be done, before anything is compiled.
             FileNotFoundError: no such picture.
         """
-        for name, value in (("seed", seed), ("count", count), ("batch_size", batch_size)):
-            whole_number(name, value, int(name != "seed"), MAX_WHOLE)
+        whole_number("seed", seed, 0, MAX_WHOLE)
+        whole_number("count", count, 1, MAX_WHOLE)
+        whole_number("batch_size", batch_size, 1, MAX_WHOLE)
         plan, scale = make_plan(self.config, options)
         columns = make_columns(prompt, subject, image, mask, box)
         texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
-        if exemplar is None:
-            source = self._read_each(plan, read_pictures(self.config, columns, plan, cut_out))
-        else:
-            source = self._reuse(plan, exemplar, given=(image, mask, box))
+        source = self._source(plan, columns, cut_out, exemplar)
         order = np.repeat(np.arange(len(texts.prompts)), count)
         batches = list(_batches(len(order), batch_size))
+        made = []
         with _ticker(progress, len(batches) * plan.num_inference_steps) as tick:
-            made = [
-                self._make(
-                    plan, self._condition(plan, scale, texts, order[i], source), i, seed, tick
-                )
-                for i in batches
-            ]
-        return VideoBoothOutput(
-            np.concatenate(made)[: len(order)],
-            FPS,
-            tuple(texts.prompts[row] for row in order),
-            tuple(texts.subjects[row] for row in order),
-        )
+            for indices in batches:
+                conditioning = self._condition(plan, scale, texts, order[indices], source)
+                made.append(self._make(plan, conditioning, indices, seed, tick))
+        prompts, subjects = (tuple(t[i] for i in order) for t in (texts.prompts, texts.subjects))
+        return VideoBoothOutput(np.concatenate(made)[: len(order)], FPS, prompts, subjects)
 
     def exemplar_features(
         self,
@@ -224,11 +219,18 @@ class VideoBoothPipeline:
             keys,
         )
 
-    def _read_each(self, plan: Plan, pictures: Pictures) -> Callable[[np.ndarray], Subject]:
-        """Subjects of given rows of the request: one per row, or one if it is the same in all.
+    def _source(
+        self, plan: Plan, columns: Columns, cut_out: bool, exemplar: Subject | None
+    ) -> SubjectOf:
+        """The subject or subjects that given rows of the request show.
 
-        The last answer is kept: a single subject is read once, however many batches show it.
+        One per row, or one if it is the same in all. The last answer is kept: a single subject is
+        read once, however many batches show it.
         """
+        if exemplar is not None:
+            self._check_exemplar(plan, columns, exemplar)
+            return lambda rows: exemplar
+        pictures = read_pictures(self.config, columns, plan, cut_out)
         clean = self.config.diffusion.exemplar_timestep == "zero" and plan.injection == "fine"
         timesteps = np.zeros(1, np.int32) if clean else None
 
@@ -243,8 +245,9 @@ class VideoBoothPipeline:
 
         return subject_of
 
-    def _reuse(self, plan: Plan, exemplar: Subject, given: tuple[Any, ...]) -> Callable:
-        """The given subject for all rows. Raises ValueError unless it was made for this plan."""
+    def _check_exemplar(self, plan: Plan, columns: Columns, exemplar: Subject) -> None:
+        """Raises ValueError unless the exemplar was made for this plan, and no picture is given."""
+        given = (*columns.images, *columns.masks, *columns.boxes)
         if any(value is not None for value in given):
             raise ValueError("give either a picture (with mask or box) or exemplar, not both")
         side = min(plan.height, plan.width) // self.config.vae.downsampling
@@ -255,17 +258,16 @@ class VideoBoothPipeline:
                 "this exemplar was made for other steps or another size: give exemplar_features "
                 "the same sampler, num_inference_steps, height and width as the call"
             )
-        return lambda rows: exemplar
 
     def _condition(
-        self, plan: Plan, scale: float, texts: Texts, rows: np.ndarray, source: Callable
+        self, plan: Plan, scale: float, texts: Texts, rows: np.ndarray, source: SubjectOf
     ) -> Conditioning:
         subject = source(rows)
         words = None if plan.injection == "text" else subject.words
         states = programs.read_prompts(
             self.config, self.params, texts.ids[rows], texts.placeholder[rows], words
         )
-        return Conditioning(states, subject, np.float32(scale))
+        return Conditioning(states, subject, jax.device_put(np.float32(scale)))
 
     def _make(
         self,

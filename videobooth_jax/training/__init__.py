@@ -1,1 +1,4 @@
-"""Training: one loop; what a phase trains and how is data (see :mod:`.config` and :mod:`.phases`)."""
+"""Training: one loop.
+
+What a phase trains and how is data (see :mod:`.config` and :mod:`.phases`).
+"""

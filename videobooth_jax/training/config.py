@@ -1,7 +1,8 @@
 """What a training run is: one frozen dataclass, made from a ConfigDict at the door.
 
-A config file under ``configs/`` starts from :func:`default_config` and states only what differs. Everything, the model's
-sizes included, can be overridden on the command line (``--config.optimizer.learning_rate=3e-4``).
+A config file under ``configs/`` starts from :func:`default_config` and states only what differs.
+Everything, the model's sizes included, can be overridden on the command line
+(``--config.optimizer.learning_rate=3e-4``).
 """
 
 import dataclasses
@@ -34,7 +35,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where examples come from. ``source`` "sprites" renders them; "latents" reads ``path``, written by precompute."""
+    """Where examples come from.
+
+    ``source`` "sprites" renders them; "latents" reads ``path``, written by precompute.
+    """
 
     source: Literal["sprites", "latents"] = "sprites"
     path: str = ""
@@ -48,9 +52,10 @@ class DataConfig:
 class ObjectiveConfig:
     """What the diffusion task feeds and minimises.
 
-    ``kv`` whose keys/values run (paper stages: "coarse", "fine"; "plain" is text-to-video alone). ``words`` replaces the
-    subject's word by image embeddings; ``exemplar`` injects the picture into attn1. ``drop_probability`` drops text and exemplar
-    together; a dropped row's exemplar is ``dropped_exemplar``: "zeros" (VAE of zeros, as published) or "none" (as at sampling).
+    ``kv`` whose keys/values run (paper stages: "coarse", "fine"; "plain" is text-to-video alone).
+    ``words`` replaces the subject's word by image embeddings; ``exemplar`` injects the picture
+    into attn1. ``drop_probability`` drops text and exemplar together; a dropped row's exemplar is
+    ``dropped_exemplar``: "zeros" (VAE of zeros, as published) or "none" (as at sampling).
     ``respacing`` "250" is what the published trainers end up drawing timesteps from.
     """
 
@@ -90,7 +95,9 @@ class TrainConfig:
 
 
 def default_config(size: str) -> ConfigDict:
-    """Every field with its default, for a model of ``SIZES[size]``; ``name``, ``task`` and ``trainable`` are yours to set."""
+    """Every field with its default, for a model of ``SIZES[size]``; ``name``, ``task`` and
+    ``trainable`` are yours to set.
+    """
     config = ConfigDict(
         {
             "name": "",
@@ -114,7 +121,8 @@ def from_config_dict(config: ConfigDict) -> TrainConfig:
     """Turn a ConfigDict into a :class:`TrainConfig`; nothing past this door sees a ConfigDict.
 
     Raises:
-        ValueError: unknown or missing keys, or a value outside a field's choices; all of a section are named together.
+        ValueError: unknown or missing keys, or a value outside a field's choices; all of a
+        section are named together.
     """
     return _build(TrainConfig, config.to_dict(), "config")
 

@@ -18,7 +18,9 @@ SPRITES_TOKENIZER = Path(__file__).parents[1] / "assets" / "sprites_tokenizer.js
 
 
 class TrainingData:
-    """Batches for a task, each with ``null_ids`` (1, n), the prompt of dropped rows and of the exemplar branch."""
+    """Batches for a task, each with ``null_ids`` (1, n), the prompt of dropped rows and of the
+    exemplar branch.
+    """
 
     def __init__(self, stream: grain.DatasetIterator, tokenizer_file: Path, null_prompt: str):
         """Wrap a Grain iterator."""
@@ -56,9 +58,7 @@ def open_training_data(config: DataConfig, model: VideoBoothConfig) -> TrainingD
         source = LatentsSource(config.path, config.num_frames)
         stream = latent_batches(source, config.batch_size, config.shuffle_seed)
         return TrainingData(stream, Path(config.path) / "tokenizer.json", null_prompt)
-    world = SpritesConfig(
-        split=config.split, resolution=model.height, num_frames=config.num_frames
-    )
+    world = SpritesConfig(split=config.split, resolution=model.height, num_frames=config.num_frames)
     shape = BatchConfig(
         batch_size=config.batch_size,
         clip_size=model.vision_encoder.image_size,

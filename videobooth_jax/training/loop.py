@@ -1,8 +1,11 @@
-"""The training loop: data in, checkpoints and a model directory out; one loop for every task and phase.
+"""The training loop.
 
-A run owns ``workdir``: ``checkpoints/`` (state and data position, one atomic unit), ``tensorboard/``, and at the end ``model/``, a
-model directory with the averaged weights. Starting again in the same folder goes on where the last checkpoint stands. SIGTERM
-and SIGINT let the step under way finish, save, and return.
+Data in, checkpoints and a model directory out; one loop for every task and phase.
+
+A run owns ``workdir``: ``checkpoints/`` (state and data position, one atomic unit),
+``tensorboard/``, and at the end ``model/``, a model directory with the averaged weights. Starting
+again in the same folder goes on where the last checkpoint stands. SIGTERM and SIGINT let the step
+under way finish, save, and return.
 """
 
 import contextlib
@@ -18,7 +21,12 @@ import numpy as np
 from flax import traverse_util
 
 from videobooth_jax.checkpointing import TrainCheckpoints, load_model, save_model
-from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig, init_params
+from videobooth_jax.models.videobooth import (
+    VideoBooth,
+    VideoBoothConfig,
+    abstract_params,
+    init_params,
+)
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
 from videobooth_jax.training.losses import Batch, Metrics
@@ -33,11 +41,12 @@ from videobooth_jax.typing import Params
 def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     """Run ``config`` in ``workdir`` up to its last step.
 
-    Returns the model directory, or None when a signal stopped the run early (start it again to go on).
+    Returns the model directory, or None when a signal stopped the run early (start it again to go
+    on).
 
     Raises:
-        ValueError: ``init_from`` does not fit the model, or the data does not fit the config; before anything is compiled.
-        OSError: ``workdir`` cannot be written.
+        ValueError: ``init_from`` does not fit the model, or the data does not fit the config;
+        before anything is compiled. OSError: ``workdir`` cannot be written.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,9 @@ def run_steps(
     workdir: Path,
     stopped: Callable[[], bool],
 ) -> TrainState:
-    """Step until ``config.steps`` or a stop signal, reporting and saving on the way and at the end."""
+    """Step until ``config.steps`` or a stop signal, reporting and saving on the way and at the
+    end.
+    """
     step = saved = int(state.step)
     reporter = Reporter(workdir, config.name, step, config.steps, config.data.batch_size)
     pending: list[Metrics] = []
@@ -125,31 +136,38 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 def initial_params(config: TrainConfig) -> Params:
-    """Fresh parameters, overwritten by those of ``init_from`` that exist there; then the stage's copies.
+    """Fresh parameters, overwritten by those of ``init_from`` that exist there; then the stage's
+    copies.
 
     ``init_from`` is a model directory; its networks must have the sizes of ``config.model``.
 
     Raises:
         ValueError: a parameter of ``init_from`` has another shape here; all are named.
     """
-    params = init_params(config.model, jax.random.key(config.seed))
+    expected = traverse_util.flatten_dict(abstract_params(config.model), sep="/")
+    given = {}
     if config.init_from:
-        flat = traverse_util.flatten_dict(params, sep="/")
         given = traverse_util.flatten_dict(load_model(config.init_from)[1], sep="/")
-        wrong = [
-            f"{p}: {given[p].shape} there, {flat[p].shape} here"
-            for p in given
-            if p in flat and given[p].shape != flat[p].shape
-        ]
-        if wrong:
-            raise ValueError(f"{config.init_from} is of another size:\n  " + "\n  ".join(wrong))
-        flat |= {p: given[p] for p in given if p in flat}
-        params = traverse_util.unflatten_dict(flat, sep="/")
+    wrong = [
+        f"{path}: {given[path].shape} there, {expected[path].shape} here"
+        for path in given.keys() & expected.keys()
+        if given[path].shape != expected[path].shape
+    ]
+    if wrong:
+        raise ValueError(f"{config.init_from} is of another size:\n  " + "\n  ".join(wrong))
+    flat = {}
+    if not expected.keys() <= given.keys():
+        fresh = init_params(config.model, jax.random.key(config.seed))
+        flat = traverse_util.flatten_dict(fresh, sep="/")
+    flat |= {path: given[path] for path in given.keys() & expected.keys()}
+    params = traverse_util.unflatten_dict(flat, sep="/")
     return start_from_copies(params, config.copies)
 
 
 def write_model(config: TrainConfig, state: TrainState, data: TrainingData, path: Path) -> Path:
-    """Write the averaged weights as a model directory; an autoencoder also gets its scaling factor, 1 / std of its latents."""
+    """Write the averaged weights as a model directory; an autoencoder also gets its scaling
+    factor, 1 / std of its latents.
+    """
     model_config, params = config.model, state.ema_params()
     if config.task == "autoencoder":
         model_config = with_scaling_factor(model_config, params, next(data))

@@ -2,8 +2,8 @@
 
 Three tasks share one loop:
 
-- ``diffusion``: the denoising loss of the paper (eq. 1) with the embedding regulariser; base, coarse and fine differ only in
-  :class:`~.config.ObjectiveConfig`.
+- ``diffusion``: the denoising loss of the paper (eq. 1) with the embedding regulariser; base,
+  coarse and fine differ only in :class:`~.config.ObjectiveConfig`.
 - ``autoencoder``: squared error plus a small KL term (a plain VAE bound).
 - ``clip``: two symmetric InfoNCE terms, sentence <-> first frame and image prompt <-> first frame.
 
@@ -35,7 +35,8 @@ LossFn = Callable[[Params, Batch, Array], tuple[Array, Metrics]]
 class Draws:
     """Everything random in one evaluation of the diffusion loss.
 
-    ``indices`` (batch,) are respaced; ``noise`` has the latents' shape; ``exemplar_noise`` (batch, copies, height, width, channels).
+    ``indices`` (batch,) are respaced; ``noise`` has the latents' shape; ``exemplar_noise``
+    (batch, copies, height, width, channels).
     """
 
     indices: Array
@@ -60,11 +61,13 @@ def draw(
     )
 
 
-def encode_pixels(model: VideoBooth, params: Params, batch: Batch, key: Array, sample: bool) -> Batch:
+def encode_pixels(
+    model: VideoBooth, params: Params, batch: Batch, key: Array, sample: bool
+) -> Batch:
     """Replace pixels by scaled latents: ``latents``, ``exemplar_latents`` and ``zero_exemplar``.
 
-    The published trainers *sample* the posterior everywhere (quirk 10); ``sample=False`` takes its mean. Batches that carry latents already
-    pass through.
+    The published trainers *sample* the posterior everywhere (quirk 10); ``sample=False`` takes
+    its mean. Batches that carry latents already pass through.
     """
     if "latents" in batch:
         return batch
@@ -89,7 +92,10 @@ def encode_pixels(model: VideoBooth, params: Params, batch: Batch, key: Array, s
 
 @flax.struct.dataclass
 class Conditioning:
-    """What the denoiser is told: image words, text states of the sentence with and without them, and of the null text."""
+    """What the denoiser is told.
+
+    Image words, text states of the sentence with and without them, and of the null text.
+    """
 
     words: Words | None
     states: TextStates
@@ -97,7 +103,9 @@ class Conditioning:
 
 
 def condition(model: VideoBooth, params: Params, batch: Batch, use_words: bool) -> Conditioning:
-    """Image -> words -> text states with the words in place of the subject (Section 3.2 of the paper)."""
+    """Image -> words -> text states with the words in place of the subject (Section 3.2 of the
+    paper).
+    """
     variables = {"params": params}
     null_states = model.apply(variables, batch["null_ids"], method="text_states")
     if not use_words:
@@ -119,7 +127,9 @@ def exemplar_branch(
     timesteps: Array,
     drop: Array | None,
 ) -> Any:
-    """Keys and values of the exemplar at every injected attn1 (Section 3.3), noised to the video's timestep or clean."""
+    """Keys and values of the exemplar at every injected attn1 (Section 3.3), noised to the
+    video's timestep or clean.
+    """
     copies = draws.exemplar_noise.shape[1]
     clean = batch["exemplar_latents"]
     clean = jnp.broadcast_to(clean, (clean.shape[0], copies, *clean.shape[2:]))
@@ -147,9 +157,10 @@ def diffusion_loss(
 ) -> tuple[Array, Metrics]:
     """Mean squared error of the prediction plus ``embedding_l1_weight`` * mean|image words|.
 
-    Needs in ``batch``: ``latents`` (batch frames height width channels, scaled), ``ids``, ``null_ids``; with words
-    ``clip_image`` and ``placeholder``; with an exemplar ``exemplar_latents`` (batch 1 height width channels) and, when dropped rows
-    get zeros, ``zero_exemplar``. Returns the loss and its terms.
+    Needs in ``batch``: ``latents`` (batch frames height width channels, scaled), ``ids``,
+    ``null_ids``; with words ``clip_image`` and ``placeholder``; with an exemplar
+    ``exemplar_latents`` (batch 1 height width channels) and, when dropped rows get zeros,
+    ``zero_exemplar``. Returns the loss and its terms.
     """
     told = condition(model, params, batch, objective.words)
     latents = batch["latents"]
@@ -189,17 +200,17 @@ def diffusion_loss(
 def autoencoder_loss(
     model: VideoBooth, objective: ObjectiveConfig, params: Params, batch: Batch, key: Array
 ) -> tuple[Array, Metrics]:
-    """Squared error of the reconstruction plus ``kl_weight`` times the mean KL of a latent entry to N(0, 1).
+    """Squared error of the reconstruction plus ``kl_weight`` times the mean KL of a latent entry
+    to N(0, 1).
 
-    Frames and image prompts both. ``scaling_factor`` must be 1 while it trains, so that "scaled" latents are the raw ones.
+    Frames and image prompts both. ``scaling_factor`` must be 1 while it trains, so that "scaled"
+    latents are the raw ones.
     """
     pictures = jnp.concatenate([batch["video"], batch["vae_image"][:, None]], axis=1)
     images = pictures.reshape(-1, *pictures.shape[2:])
     mean, logvar = model.apply({"params": params}, images, method="encode")
     noise = jax.random.normal(key, mean.shape, mean.dtype)
-    decoded = model.apply(
-        {"params": params}, mean + jnp.exp(0.5 * logvar) * noise, method="decode"
-    )
+    decoded = model.apply({"params": params}, mean + jnp.exp(0.5 * logvar) * noise, method="decode")
     mse = jnp.mean(jnp.square(decoded - images))
     kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
     psnr = 10.0 * jnp.log10(4.0 / mse)
@@ -207,10 +218,11 @@ def autoencoder_loss(
 
 
 def clip_loss(model: VideoBooth, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
-    """Symmetric InfoNCE between sentences and first frames, and between image prompts and first frames.
+    """Symmetric InfoNCE between sentences and first frames, and between image prompts and first
+    frames.
 
-    The second term is what makes the image tower tell apart designs that share a name. Pairs that show the same thing twice in a
-    batch are rare enough to be left in.
+    The second term is what makes the image tower tell apart designs that share a name. Pairs that
+    show the same thing twice in a batch are rare enough to be left in.
     """
     variables = {"params": params}
     size = model.config.vision_encoder.image_size

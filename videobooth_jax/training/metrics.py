@@ -16,9 +16,11 @@ def format_seconds(seconds: float) -> str:
 
 
 class Reporter:
-    """Averages metrics between reports, keeps the clock, writes the console line and TensorBoard events.
+    """Averages metrics between reports, keeps the clock, writes the console line and TensorBoard
+    events.
 
-    ``first_step`` is where this process started, so that rates after a resume are this process's own.
+    ``first_step`` is where this process started, so that rates after a resume are this process's
+    own.
     """
 
     def __init__(self, workdir: Path, name: str, first_step: int, last_step: int, batch_size: int):

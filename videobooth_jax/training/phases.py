@@ -1,8 +1,9 @@
 """Which parameters a phase trains: one total table of groups.
 
-Every parameter of the model belongs to exactly one group; a phase names the groups it trains and everything else is frozen:
-no gradient, no moments, no moving average. The paper's stage 1 (coarse) trains ``projector`` and ``text_kv`` (48.1 M
-parameters at full size), stage 2 (fine) those and ``frame_kv`` (97.6 M); Section 3.3 of the paper.
+Every parameter of the model belongs to exactly one group; a phase names the groups it trains and
+everything else is frozen: no gradient, no moments, no moving average. The paper's stage 1
+(coarse) trains ``projector`` and ``text_kv`` (48.1 M parameters at full size), stage 2 (fine)
+those and ``frame_kv`` (97.6 M); Section 3.3 of the paper.
 
 Beside it stands how injected projections start: as copies of the projections they stand in for.
 """
@@ -27,7 +28,9 @@ GROUPS: tuple[tuple[str, str], ...] = (
     ("contrastive_head", r"contrastive_head/.*"),
     ("vae", r"vae/.*"),
 )
-"""(group, path pattern), first match wins; the image part of the UNet is what the lines above it leave."""
+"""(group, path pattern), first match wins; the image part of the UNet is what the lines above it
+leave.
+"""
 
 COPIES: tuple[tuple[str, str], ...] = (
     (r"(unet/.*/attn2/to_[kv])_global/kernel", r"\1/kernel"),
@@ -75,7 +78,9 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Params:
 
 
 def start_from_copies(params: Params, groups: tuple[str, ...]) -> Params:
-    """Overwrite the injected projections of ``groups`` by copies of the originals (the start of a stage)."""
+    """Overwrite the injected projections of ``groups`` by copies of the originals (the start of
+    a stage).
+    """
     flat = traverse_util.flatten_dict(params, sep="/")
     for path in list(flat):
         if group_of(path) not in groups:

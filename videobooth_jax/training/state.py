@@ -14,7 +14,8 @@ class TrainState:
     """One pytree, saved and restored as a unit.
 
     Only ``trained`` leaves have gradients, moments (``opt_state``) and an average (``ema``).
-    ``key`` is the run's base key: step k uses ``fold_in(key, k)``, so a resumed run draws what an unbroken one would have.
+    ``key`` is the run's base key: step k uses ``fold_in(key, k)``, so a resumed run draws what an
+    unbroken one would have.
     """
 
     step: Array

@@ -62,7 +62,10 @@ def make_loss(config: TrainConfig) -> LossFn:
 def make_train_step(
     loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float
 ) -> TrainStep:
-    """Gradient of the trained leaves only, one optimizer update, one EMA update. To be jitted by the caller, state donated."""
+    """Gradient of the trained leaves only, one optimizer update, one EMA update.
+
+    To be jitted by the caller, state donated.
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)

@@ -24,13 +24,13 @@ def tiny_config(**settings) -> VideoBoothConfig:
     return VideoBoothConfig(
         name="tiny",
         unet=UNet3DConfig(
-            block_out_channels=(8, 8),
+            block_out_channels=(8,),
             layers_per_block=1,
-            cross_attention_levels=(True, False),
+            cross_attention_levels=(True,),
             num_heads=2,
             cross_attention_dim=8,
             norm_num_groups=4,
-            injection_levels=(True, True),
+            injection_levels=(True,),
             watermark_channels=None,
         ),
         vae=AutoencoderKLConfig(

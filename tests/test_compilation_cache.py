@@ -1,0 +1,90 @@
+"""Programs are kept where they should be, found again by another process, or not kept at all."""
+
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from videobooth_jax import compilation_cache
+from videobooth_jax.compilation_cache import cache_folder, enable_compilation_cache
+
+
+@pytest.fixture(autouse=True)
+def restore():
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_where(monkeypatch, tmp_path):
+    monkeypatch.delenv("VIDEOBOOTH_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "videobooth_jax" / "programs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert cache_folder() == tmp_path / "me" / ".cache" / "videobooth_jax" / "programs"
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", "off")
+    assert cache_folder() is None
+    assert enable_compilation_cache() is None
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_on_and_private(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path / "a" / "b"))
+    assert enable_compilation_cache() == tmp_path / "a" / "b"
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_chosen_through_jax_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path / "mine"))
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
+    assert enable_compilation_cache() == tmp_path / "theirs"
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="every run compiles anew"):
+        assert enable_compilation_cache() is None
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from videobooth_jax.compilation_cache import enable_compilation_cache
+enable_compilation_cache()
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+x = jnp.full((1, 8, 8, 4), 0.5)
+w = jnp.full((3, 3, 4, 4), 0.1)
+def f(x, w):
+    def body(c, _):
+        return jax.lax.conv_general_dilated(
+            c, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")), None
+    return jax.lax.scan(body, x, None, length=3)[0].sum()
+print(float(jax.jit(f)(x, w)), hits.count("/jax/compilation_cache/cache_hits"))
+"""
+
+
+def test_another_process_finds_the_programs(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path))
+
+    def run():
+        done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "machine" not in done.stderr.lower()  # no complaints about other processors
+        value, hits = done.stdout.split()
+        return value, int(hits)
+
+    first, second = run(), run()
+    assert first[1] == 0
+    assert second[1] >= 1
+    assert first[0] == second[0]
+    assert compilation_cache.cache_folder() == tmp_path

@@ -1,8 +1,9 @@
 """Install videobooth_jax: a small base; heavier things as extras.
 
 - ``hub``: fetch published weights by their hub ids.
-- ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build is enough and far smaller:
-  ``pip install torch --index-url https://download.pytorch.org/whl/cpu`` before ``pip install "videobooth_jax[torch]"``.
+- ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build
+  is enough and far smaller: first ``pip install torch`` with the option
+  ``--index-url https://download.pytorch.org/whl/cpu``.
 - ``tpu``: JAX for TPU.
 - ``dev``: everything the quick tests, the linter and the type checker need.
 """

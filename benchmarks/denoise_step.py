@@ -98,6 +98,10 @@ def measure(step: Any, specs: tuple[Any, ...], repeats: int) -> dict[str, Any]:
     }
 
 
+def tera(count: int) -> float:
+    return float(f"{count / 1e12:.5g}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,10 +120,10 @@ def main() -> None:
         "mode": args.mode,
         "size": args.size,
         "dtype": args.dtype,
-        "tflop": round(costs.flops / 1e12, 3),
-        "tflop_convolutions": round(costs.convolution_flops / 1e12, 3),
-        "tflop_matmuls": round(costs.matmul_flops / 1e12, 3),
-        "terabytes_at_most": round(costs.bytes / 1e12, 3),
+        "tflop": tera(costs.flops),
+        "tflop_convolutions": tera(costs.convolution_flops),
+        "tflop_matmuls": tera(costs.matmul_flops),
+        "terabytes_at_most": tera(costs.bytes),
     }
     if not args.count_only:
         report |= measure(step, specs, args.repeats)

@@ -1,4 +1,4 @@
-"""The console command ``videobooth``: generate, train, evaluate, convert, export.
+"""The console command ``videobooth``: generate, train, precompute, evaluate, convert, export.
 
 Everything heavy is imported inside the command that needs it, so that help and slips in the
 arguments cost nothing. Expected errors are a sentence on stderr and exit status 2.
@@ -132,6 +132,22 @@ def _unknown_field(path: str, overrides: Sequence[str]) -> str:
                 return f"{override}: there is no field {name!r} here; there is {known}"
             section = section[name]
     return f"{path} and {' '.join(overrides)} do not fit together"
+
+
+def _precompute(args: argparse.Namespace) -> None:
+    from videobooth_jax.compilation_cache import enable_compilation_cache
+    from videobooth_jax.precompute import precompute_sprites
+
+    enable_compilation_cache()
+    made = precompute_sprites(
+        args.model,
+        args.out,
+        split=args.split,
+        num_frames=args.frames,
+        count=args.count,
+        seed=args.seed,
+    )
+    print(f"latents of {args.count} clips: {made}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -270,6 +286,16 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_precompute(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--model", required=True, metavar="FOLDER", help="model directory with the autoencoder")
+    add("--out", required=True, metavar="FOLDER", help="folder to write; must not exist")
+    add("--split", default="train", help="of the nouns: train (default), validation, test")
+    add("--frames", type=int, default=8, metavar="N", help="frames per clip (default: 8)")
+    add("--count", type=int, default=8192, metavar="N", help="how many clips (default: 8192)")
+    add("--seed", type=int, default=0, metavar="N", help="of their order (default: 0)")
+
+
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--suite", default="sprites", choices=["sprites"], help="what to measure (default)")
@@ -315,6 +341,7 @@ _SOURCES = {
 _COMMANDS = (
     ("generate", _generate, _add_generate, "make videos of the subject of a picture"),
     ("train", _train, _add_train, "train a model, or go on training it"),
+    ("precompute", _precompute, _add_precompute, "encode training clips once, to train faster"),
     ("evaluate", _evaluate, _add_evaluate, "measure a model"),
     ("convert", _convert, _add_convert, "make a model directory of PyTorch weights"),
     ("export", _export, _add_export, "write a model as PyTorch-named safetensors"),

@@ -1,7 +1,8 @@
 """Axis-named array aliases: the shapes the whole package speaks of.
 
-Axes are named, not numbered: ``batch frames height width channels`` for video-like tensors (channels last), ``batch tokens
-channels`` for sequences. The names are documentation checked by readers and type checkers; nothing is verified at run time.
+Axes are named, not numbered: ``batch frames height width channels`` for video-like tensors
+(channels last), ``batch tokens channels`` for sequences. The names are documentation for readers
+and type checkers; nothing is verified at run time.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """The released size by names and shapes, and the memory a conversion takes."""
 
 import contextlib
-import resource
+import dataclasses
 import subprocess
 import sys
 from math import prod
@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published import clip_file, image_unet, new_spelling, respell, shapes_of
+from published import (
+    clip_file,
+    image_unet,
+    new_spelling,
+    respell,
+    shapes_of,
+    small_config,
+    write_tokenizer,
+)
+from safetensors.numpy import save_file
 
 from videobooth_jax.conversion import convert_model
 from videobooth_jax.conversion.convert import WeightsMismatchError
@@ -92,18 +101,50 @@ def test_a_half_width_unet_does_not_fit(plan, shapes):
     assert not error.value.unused
 
 
+def wide_config():
+    """Some 400 million parameters, most of them in the UNet: one large file, as published."""
+    config = small_config()
+    unet = dataclasses.replace(
+        config.unet,
+        block_out_channels=(320, 640, 1280),
+        cross_attention_levels=(True, True, False),
+        injection_levels=(True, True, True),
+        watermark_channels=None,
+        norm_num_groups=32,
+        num_heads=8,
+    )
+    return dataclasses.replace(config, unet=unet)
+
+
 MEASURE = """
-import json, resource, sys
+import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import dataclasses
-from published import small_config
+sys.path.insert(0, sys.argv[1])
+from test_full_size import wide_config
 from videobooth_jax.conversion.convert_model import convert_checkpoints
-import large
-folder = Path(sys.argv[1])
-files = {p.stem: p for p in folder.glob("*.*") if p.stem != "tokenizer"}
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+folder = Path(sys.argv[2])
+files = {file.stem: file for file in folder.glob("*.safetensors")}
 before = peak()
-convert_checkpoints(folder / "model", size=large.config(), tokenizer=folder, **files)
+convert_checkpoints(folder / "model", size=wide_config(), tokenizer=folder, **files)
 print(peak() - before)
 """
+
+
+@pytest.mark.slow
+def test_memory_stays_below_the_result_and_one_file(tmp_path):
+    config = wide_config()
+    noise = np.random.default_rng(0).standard_normal(2**20, np.float32)
+    for name, part in shapes_of(config).items():
+        state_dict = {n: np.resize(noise, s) for n, s in part.items()}
+        save_file(state_dict, tmp_path / f"{name}.safetensors")
+        del state_dict
+    write_tokenizer(tmp_path, config)
+    largest = (tmp_path / "unet.safetensors").stat().st_size
+    result = 4 * sum(numbers(part) for part in shapes_of(config).values())
+    command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent), str(tmp_path)]
+    measured = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(measured.stdout) < 1.3 * largest + result

@@ -1,6 +1,6 @@
 """The loop end to end at the smallest size.
 
-It learns, freezes what is frozen, resumes bit-exactly, stops on a signal.
+It learns, freezes what is frozen, resumes bit-exactly, and stops on a signal.
 """
 
 import os
@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from tiny_run import run_config, run_model, write_start
 
-from tests.training.tiny import tiny_config
 from videobooth_jax.checkpointing import load_model
 from videobooth_jax.training import loop, phases
 
@@ -20,20 +20,27 @@ def flat(params):
     return {p: np.asarray(v) for p, v in traverse_util.flatten_dict(params, sep="/").items()}
 
 
+def moved_groups(config, model_directory):
+    before, after = flat(loop.initial_params(config)), flat(load_model(model_directory)[1])
+    return {phases.group_of(p) for p in before if not np.array_equal(before[p], after[p])}
+
+
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    return loop.train(tiny_config(), tmp_path_factory.mktemp("straight"))
+def start(tmp_path_factory):
+    return write_start(tmp_path_factory.mktemp("start") / "model")
 
 
-def test_only_the_named_groups_move(straight):
-    config = tiny_config()
-    before, after = flat(loop.initial_params(config)), flat(load_model(straight)[1])
-    moved = {p for p in before if not np.array_equal(before[p], after[p])}
-    assert moved
-    assert {phases.group_of(p) for p in moved} == set(config.trainable)
+@pytest.fixture(scope="module")
+def straight(start, tmp_path_factory):
+    return loop.train(run_config(start), tmp_path_factory.mktemp("straight"))
 
 
-def test_resuming_gives_the_same_bits_as_an_unbroken_run(straight, tmp_path, monkeypatch):
+def test_only_the_named_groups_move(start, straight):
+    config = run_config(start)
+    assert moved_groups(config, straight) == set(config.trainable)
+
+
+def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_path, monkeypatch):
     make = loop.make_train_step
 
     def interrupted(*args):
@@ -48,9 +55,9 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(straight, tmp_path, mon
         return step
 
     monkeypatch.setattr(loop, "make_train_step", interrupted)
-    assert loop.train(tiny_config(), tmp_path) is None
+    assert loop.train(run_config(start), tmp_path) is None
     monkeypatch.undo()
-    resumed = loop.train(tiny_config(), tmp_path)
+    resumed = loop.train(run_config(start), tmp_path)
     expected, found = flat(load_model(straight)[1]), flat(load_model(resumed)[1])
     for path, value in expected.items():
         np.testing.assert_array_equal(value, found[path], err_msg=path)
@@ -60,17 +67,31 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(straight, tmp_path, mon
     ("task", "trainable"),
     [("autoencoder", ("vae",)), ("clip", ("text_encoder", "vision_encoder", "contrastive_head"))],
 )
-def test_the_other_tasks_run_through_the_same_loop(task, trainable, tmp_path):
-    config = tiny_config(task=task, trainable=trainable, steps=2)
-    before, after = (
-        flat(loop.initial_params(config)),
-        flat(load_model(loop.train(config, tmp_path))[1]),
-    )
-    moved = {phases.group_of(p) for p in before if not np.array_equal(before[p], after[p])}
-    assert moved == set(trainable)
+def test_the_other_tasks_run_through_the_same_loop(start, task, trainable, tmp_path):
+    config = run_config(start, task=task, trainable=trainable, steps=2)
+    assert moved_groups(config, loop.train(config, tmp_path)) == set(trainable)
 
 
-def test_weights_of_another_size_are_named(straight):
-    config = tiny_config(init_from=str(straight), **{"model.projector.hidden_dim": 8})
+def test_an_autoencoder_leaves_with_latents_of_unit_variance(start, tmp_path):
+    config = run_config(start, task="autoencoder", trainable=("vae",), steps=1)
+    found, _ = load_model(loop.train(config, tmp_path))
+    assert found.vae.scaling_factor != run_model().vae.scaling_factor
+
+
+def test_weights_of_another_size_are_named(start):
+    config = run_config(start, **{"model.projector.hidden_dim": 4})
     with pytest.raises(ValueError, match="projector/mapping_0"):
         loop.initial_params(config)
+
+
+def test_missing_networks_start_fresh_and_given_ones_are_taken(start, monkeypatch):
+    config = run_config(start, **{"model.unet.exemplar_projection": "separate"})
+    given = flat(load_model(start)[1])
+    del given["vae/encoder/conv_in/kernel"]
+    partial = traverse_util.unflatten_dict(given, sep="/")
+    monkeypatch.setattr(loop, "load_model", lambda path: (config.model, partial))
+    found = flat(loop.initial_params(config))
+    assert "vae/encoder/conv_in/kernel" in found
+    np.testing.assert_array_equal(
+        found["unet/conv_in/kernel"], np.asarray(given["unet/conv_in/kernel"])
+    )

@@ -41,10 +41,13 @@ def create_state(
     key: Array,
     frozen_dtype: str = "float32",
 ) -> TrainState:
-    """Start a phase from ``params``: trained leaves in float32, frozen ones in ``frozen_dtype``."""
+    """Start a phase from ``params``: trained leaves in float32, frozen ones in ``frozen_dtype``.
+
+    Every leaf is a copy, so that the state can be donated whatever ``params`` shares.
+    """
     trained, frozen = split(params, trainable)
-    trained = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), trained)
-    frozen = jax.tree.map(lambda x: jnp.asarray(x, frozen_dtype), frozen)
+    trained = jax.tree.map(lambda x: jnp.array(x, jnp.float32), trained)
+    frozen = jax.tree.map(lambda x: jnp.array(x, frozen_dtype), frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         trained=trained,

@@ -54,30 +54,23 @@ def make_params(config=CONFIG):
     return unflatten_dict(values, sep="/")
 
 
-@lru_cache(maxsize=16)
-def jitted(config, method, **options):
-    model = UNet3D(config)
-
-    def apply(params, *arrays, **more):
-        return model.apply({"params": params}, *arrays, **more, **options, method=method)
-
-    return jax.jit(apply)
-
-
 def denoise(params=None, config=CONFIG, latents=LATENTS, exemplar=None, rows=None, **options):
-    return jitted(config, "__call__", **options)(
-        make_params(config) if params is None else params,
+    """Not jitted: one operation after the other compiles far less than a dozen whole programs."""
+    return UNet3D(config).apply(
+        {"params": make_params(config) if params is None else params},
         latents,
         TIMESTEPS,
         TEXT,
         exemplar=exemplar,
         exemplar_rows=rows,
+        **options,
     )
 
 
 def exemplar_kv(latents=EXEMPLAR, params=None, config=CONFIG):
-    params = make_params(config) if params is None else params
-    return jitted(config, "exemplar_keys_values")(params, latents, TIMESTEPS, NULL_TEXT)
+    variables = {"params": make_params(config) if params is None else params}
+    model = UNet3D(config)
+    return model.apply(variables, latents, TIMESTEPS, NULL_TEXT, method="exemplar_keys_values")
 
 
 @pytest.mark.parametrize("options", [{"kv": "plain"}, {"kv": "coarse", "watermark": False}])

@@ -3,6 +3,7 @@
 It learns, freezes what is frozen, resumes bit-exactly, and stops on a signal.
 """
 
+import dataclasses
 import os
 import signal
 
@@ -10,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
+from tiny_model import TOKENIZER_FILE, random_params
 from tiny_run import run_config, run_model, write_start
 
-from videobooth_jax.checkpointing import load_model
+from videobooth_jax.checkpointing import load_model, save_model
 from videobooth_jax.training import loop, phases
 
 
@@ -76,6 +78,16 @@ def test_an_autoencoder_leaves_with_latents_of_unit_variance(start, tmp_path):
     config = run_config(start, task="autoencoder", trainable=("vae",), steps=1)
     found, _ = load_model(loop.train(config, tmp_path))
     assert found.vae.scaling_factor != run_model().vae.scaling_factor
+
+
+def test_later_phases_keep_the_latent_scale_that_was_measured(tmp_path):
+    model = run_model()
+    model = dataclasses.replace(model, vae=dataclasses.replace(model.vae, scaling_factor=0.7))
+    save_model(tmp_path / "model", model, random_params(model), tokenizer_file=TOKENIZER_FILE)
+    config = run_config(tmp_path / "model")
+    assert loop.with_measured_scale(config).model.vae.scaling_factor == 0.7
+    config = dataclasses.replace(config, task="autoencoder")
+    assert loop.with_measured_scale(config).model.vae.scaling_factor == 1.0
 
 
 def test_weights_of_another_size_are_named(start):

@@ -187,18 +187,18 @@ def _sharding(leaf: Any) -> jax.sharding.Sharding | None:
 
 
 def _wanted(leaf: Any) -> jax.ShapeDtypeStruct:
-    if _is_key(leaf):
-        return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_sharding(leaf))
+    struct = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    if _is_key(leaf):  # the numbers of a key are one more, unsharded axis
+        struct = jax.eval_shape(jax.random.key_data, struct)
+    return jax.ShapeDtypeStruct(struct.shape, struct.dtype, sharding=_sharding(leaf))
 
 
 def _restored(value: jax.Array, leaf: Any) -> jax.Array:
     if not _is_key(leaf):
         return value
     impl = jax.random.key_impl(jnp.zeros((), leaf.dtype))
-    key = jax.random.wrap_key_data(value, impl=impl)
-    sharding = _sharding(leaf)
-    return key if sharding is None else jax.device_put(key, sharding)
+    wrap = jax.jit(lambda x: jax.random.wrap_key_data(x, impl=impl), out_shardings=_sharding(leaf))
+    return wrap(value)
 
 
 def _encode(position: DataPosition) -> str:

@@ -35,6 +35,7 @@ from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.image_projector import ImageProjector
 from videobooth_jax.models.sizes import SIZES
 from videobooth_jax.models.videobooth import VideoBoothConfig, abstract_params
+from videobooth_jax.typing import Params
 
 Flat = dict[str, Any]
 """Flax path -> array, or its shape and dtype."""
@@ -91,17 +92,17 @@ def convert_checkpoints(
     Args:
         out: the model directory to write.
         size: a name of `SIZES`, or a configuration.
-        unet: an image UNet (Stable Diffusion 1.4), whose temporal attention then starts without
-            effect, or a video UNet.
+        unet: an image UNet (Stable Diffusion 1.4) or a video UNet.
         watermark: a video UNet as published in ``watermark_remove_module.pt``; instead of ``unet``.
-        mapper: image projector and injected keys and values, as published in ``mapper.pt``; without
-            it the projector starts at random and the keys and values as copies.
+        mapper: image projector and injected keys and values, as published in ``mapper.pt``.
         vae: the autoencoder, with old or new names of its attention.
         text_encoder: CLIP's text tower; a file of both towers will do.
         vision_encoder: CLIP's image tower; likewise.
         tokenizer: where ``tokenizer.json`` lies; by default with the text encoder.
         dtype: of the stored weights: "float32", "bfloat16" or "float16".
         overwrite: replace a model directory at ``out``.
+
+    What may be left out, as a whole, and how it starts then: `name_map_starts`.
 
     Raises:
         ValueError: unknown size or dtype, or sources missing (all are named).
@@ -111,19 +112,11 @@ def convert_checkpoints(
         WeightsMismatchError: names missing, unused or misshapen; those of all files together.
         ImportError: an optional package is needed; it is named.
     """
-    config = _config(size)
-    sources = {
-        "unet": _one_unet(unet, watermark),
-        "mapper": mapper,
-        "vae": vae,
-        "text_encoder": text_encoder,
-        "vision_encoder": vision_encoder,
-    }
-    _check_options(sources, dtype)
+    config, one_unet = _config(size), _one_unet(unet, watermark)
+    sources = _given(dtype, (one_unet, mapper, vae, text_encoder, vision_encoder))
     check_target(out, overwrite)
-    given = {name: source for name, source in sources.items() if source is not None}
-    files = {name: locate(source, FILES[name].folders) for name, source in given.items()}
-    words = _tokenizer(tokenizer or given["text_encoder"], config)
+    files = {name: locate(source, FILES[name].folders) for name, source in sources.items()}
+    words = _tokenizer(tokenizer or sources["text_encoder"], config)
     plan = _plan(files, config, dtype)
     params = _read(files, plan)
     report = ConversionReport(
@@ -134,16 +127,7 @@ def convert_checkpoints(
         dtype=dtype,
         notes=plan.notes,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        words.save(Path(folder) / "tokenizer.json")
-        save_model(
-            out,
-            plan.config,
-            unflatten_dict(params, sep="/"),
-            tokenizer_file=Path(folder) / "tokenizer.json",
-            card=f"# Converted weights\n\n{report}\n\nThe licences of the sources apply.\n",
-            overwrite=overwrite,
-        )
+    _write(report, params, words, overwrite)
     return report
 
 
@@ -161,16 +145,15 @@ def _one_unet(unet: Source | None, watermark: Source | None) -> Source | None:
     return watermark if unet is None else unet
 
 
-def _check_options(sources: Mapping[str, Source | None], dtype: str) -> None:
+def _given(dtype: str, sources: tuple[Source | None, ...]) -> dict[str, Source]:
+    """The sources that are given, by file; all but the mapper must be."""
     if dtype not in DTYPES:
         raise ValueError(f"weights are not stored as {dtype!r}; choose one of {', '.join(DTYPES)}")
-    missing = [
-        f"{name} ({FILES[name].example})"
-        for name, source in sources.items()
-        if source is None and name != "mapper"
-    ]
-    if missing:
+    named = dict(zip(FILES, sources, strict=True))
+    given = {name: source for name, source in named.items() if source is not None}
+    if missing := [f"{n} ({FILES[n].example})" for n in FILES if n not in given and n != "mapper"]:
         raise ValueError(f"these sources are missing: {', '.join(missing)}")
+    return given
 
 
 def _tokenizer(source: Source, config: VideoBoothConfig) -> Tokenizer:
@@ -275,13 +258,13 @@ def _check(parts: Mapping[str, Part], leaves: Flat) -> None:
 
 
 def _read(files: Mapping[str, list[Path]], plan: Plan) -> Flat:
-    """All parameters: those of the files, one file open at a time, and the started ones."""
+    """All parameters as jax arrays: those of the files, one file at a time, and the started."""
     params: Flat = {}
     for name, part in plan.parts.items():
         wanted = unflatten_dict({path: plan.leaves[path] for path in part.names}, sep="/")
-        with open_weights(files.get(name, [])) as tensors:
-            read = flatten_dict(to_flax(tensors, wanted, part.table), sep="/")
-        params |= {path: jnp.asarray(read.pop(path)) for path in list(read)}
+        read = _read_file(files.get(name, []), wanted, part.table)
+        for path in list(read):  # one after the other, so that nothing is there twice
+            params[path] = jax.block_until_ready(jnp.asarray(read.pop(path)))
     drawn = _draw(plan) if DRAWN in plan.started.values() else {}
     for path, start in plan.started.items():
         leaf = plan.leaves[path]
@@ -292,6 +275,11 @@ def _read(files: Mapping[str, list[Path]], plan: Plan) -> Flat:
     return params
 
 
+def _read_file(files: list[Path], wanted: Params, table: Table) -> Flat:
+    with open_weights(files) as tensors:
+        return flatten_dict(to_flax(tensors, wanted, table), sep="/")
+
+
 def _draw(plan: Plan) -> Flat:
     """The image projector's own initial parameters."""
     config = plan.config.projector
@@ -299,3 +287,16 @@ def _draw(plan: Plan) -> Flat:
     init = ImageProjector(config).init(jax.random.key(0), (feature,) * config.num_words)
     drawn = flatten_dict({"projector": init["params"]}, sep="/")
     return {path: x.astype(plan.leaves[path].dtype) for path, x in drawn.items()}
+
+
+def _write(report: ConversionReport, params: Flat, tokenizer: Tokenizer, overwrite: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder) / "tokenizer.json")
+        save_model(
+            report.path,
+            report.config,
+            unflatten_dict(params, sep="/"),
+            tokenizer_file=Path(folder) / "tokenizer.json",
+            card=f"# Converted weights\n\n{report}\n\nThe licences of the sources apply.\n",
+            overwrite=overwrite,
+        )

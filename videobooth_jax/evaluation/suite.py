@@ -171,5 +171,6 @@ def _make(
         image=[example["image_prompt"] for example in examples],
         subject=[example["subject"] for example in examples],
         injection=injection,
+        cut_out=False,
         **options,
     ).frames

@@ -69,6 +69,7 @@ SPRITES = VideoBoothConfig(
     num_frames=8,
     height=32,
     width=32,
+    subject_share=20 / 32,
 )
 """The same modules, small enough to train on two cores."""
 

@@ -81,6 +81,8 @@ class VideoBoothConfig:
         contrastive_dim: width of the joint space of the CLIP pair, or None for a model without a
             contrastive head.
         num_frames, height, width: default size of videos, in frames and pixels.
+        subject_share: longer side of the subject in the image prompt, as a share of the picture's;
+            None: the subject fills it, as published.
 
     Raises:
         ValueError: if the networks do not fit each other.
@@ -98,6 +100,7 @@ class VideoBoothConfig:
     num_frames: int = 16
     height: int = 256
     width: int = 256
+    subject_share: float | None = None
 
     def __post_init__(self):
         self._check_widths()

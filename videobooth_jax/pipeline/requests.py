@@ -286,7 +286,7 @@ def _cut_out(
 ) -> np.ndarray:
     """The subject on white, filling the square, or at the size of subjects in the videos."""
     square = image_prompt.cut_out(image, mask, box)
-    share = getattr(config, "subject_share", None)
+    share = config.subject_share
     return square if share is None else image_prompt.place_on_canvas(square, side, share)
 
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from videobooth_jax.checkpointing import TrainCheckpoints, load_model, save_model
+from videobooth_jax.checkpointing import TrainCheckpoints, load_config, load_model, save_model
 from videobooth_jax.models.videobooth import (
     VideoBooth,
     VideoBoothConfig,
@@ -50,6 +50,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    config = with_measured_scale(config)
     data = open_training_data(config.data, config.model)
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = create_state(
@@ -133,6 +134,18 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def with_measured_scale(config: TrainConfig) -> TrainConfig:
+    """The config with the latent scale measured when the autoencoder of ``init_from`` was trained.
+
+    An autoencoder in training keeps its own.
+    """
+    if not config.init_from or config.task == "autoencoder":
+        return config
+    factor = load_config(config.init_from).vae.scaling_factor
+    model = replace(config.model, vae=replace(config.model.vae, scaling_factor=factor))
+    return replace(config, model=model)
 
 
 def initial_params(config: TrainConfig) -> Params:

@@ -53,8 +53,8 @@ def draw(
     batch = latents.shape[0]
     return Draws(
         indices=jax.random.randint(indices_key, (batch,), 0, num_indices),
-        noise=jax.random.normal(noise_key, latents.shape, latents.dtype),
-        exemplar_noise=jax.random.normal(
+        noise=gaussian.normal(noise_key, latents.shape, latents.dtype),
+        exemplar_noise=gaussian.normal(
             exemplar_key, (batch, copies, *latents.shape[2:]), latents.dtype
         ),
         drop=jax.random.bernoulli(drop_key, drop_probability, (batch,)),
@@ -78,7 +78,7 @@ def encode_pixels(
         mean, logvar = model.apply({"params": params}, images, method="encode")
         if not sample:
             return mean
-        return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape, mean.dtype)
+        return mean + jnp.exp(0.5 * logvar) * gaussian.normal(key, mean.shape, mean.dtype)
 
     out = dict(batch)
     out["latents"] = encode(out.pop("video"), keys[0])
@@ -209,7 +209,7 @@ def autoencoder_loss(
     pictures = jnp.concatenate([batch["video"], batch["vae_image"][:, None]], axis=1)
     images = pictures.reshape(-1, *pictures.shape[2:])
     mean, logvar = model.apply({"params": params}, images, method="encode")
-    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    noise = gaussian.normal(key, mean.shape, mean.dtype)
     decoded = model.apply({"params": params}, mean + jnp.exp(0.5 * logvar) * noise, method="decode")
     mse = jnp.mean(jnp.square(decoded - images))
     kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)

@@ -76,7 +76,6 @@ class TestThereAndBack:
         export_checkpoints(tmp_path / "model", tmp_path / "back", dtype="float16")
         assert_same_files(tmp_path / "back", weights)
 
-    @pytest.mark.xfail(reason="to_flax and to_torch give scalars one dimension", strict=True)
     def test_contrastive_head_travels_with_the_text_tower(self, tmp_path):
         weights = random_weights(HEADED)
         assert weights["text_encoder"]["logit_scale"].shape == ()

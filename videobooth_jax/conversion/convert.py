@@ -140,7 +140,7 @@ def to_flax(
     for path, leaf in wanted.items():
         name, layout = origin[path] or ("", "")
         array = LAYOUTS[layout].forward(np.asarray(state_dict[given[name]]))
-        flat[path] = np.ascontiguousarray(array, dtype=leaf.dtype)
+        flat[path] = np.asarray(array, dtype=leaf.dtype, order="C")
     return unflatten_dict(flat, sep="/")
 
 
@@ -182,7 +182,7 @@ def to_torch(params: Mapping[str, Any], table: Table) -> dict[str, np.ndarray]:
       ValueError: the table is ambiguous.
     """
     return {
-        name: np.ascontiguousarray(LAYOUTS[layout].backward(np.asarray(leaf)))
+        name: np.asarray(LAYOUTS[layout].backward(np.asarray(leaf)), order="C")
         for leaf, name, layout in _sources(params, table)
     }
 

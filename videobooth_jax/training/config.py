@@ -9,7 +9,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ml_collections import ConfigDict
 
@@ -110,10 +110,10 @@ def default_config(size: str) -> ConfigDict:
     for f in dataclasses.fields(TrainConfig):
         if f.name in config:
             continue
-        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
-        config[f.name] = (
-            dataclasses.asdict(default) if dataclasses.is_dataclass(default) else default
-        )
+        default: Any = f.default
+        if default is dataclasses.MISSING:
+            default = dataclasses.asdict(cast(Any, f.default_factory)())
+        config[f.name] = default
     return config
 
 
@@ -140,7 +140,7 @@ def _field(hint: Any, value: Any, where: str) -> Any:
     if hint is VideoBoothConfig:
         return config_from_dict(value)
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
+        return _build(cast(type, hint), value, where)
     if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
         raise ValueError(f"{where} is {value!r}; choose one of {list(typing.get_args(hint))}")
     if typing.get_origin(hint) in (tuple, types.GenericAlias):

@@ -65,7 +65,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     ) as checkpoints:
         if checkpoints.latest_step() is not None:
             state, position = checkpoints.restore(state)
-            data.set_position(position)
+            data.set_position(str(position))
             print(f"{config.name}: resumed from step {int(state.step)}", file=sys.stderr)
         step_fn = jax.jit(
             make_train_step(make_loss(config), optimizer, config.ema_decay), donate_argnums=0

@@ -10,6 +10,7 @@ Three tasks share one loop:
 Randomness is drawn apart (:func:`draw`), so that stored draws can stand in for it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ Batch = dict[str, Any]
 """See ``docs/architecture.md``, data; the diffusion task also needs ``null_ids`` (1, n)."""
 Metrics = dict[str, Array]
 LossFn = Callable[[Params, Batch, Array], tuple[Array, Metrics]]
+
+
+def bound(model: VideoBooth, params: Params) -> Callable[..., Any]:
+    """The model's methods, by name, on these weights: ``bound(model, params)(x, method="...")``."""
+    return functools.partial(model.apply, {"params": params})
 
 
 @flax.struct.dataclass
@@ -75,7 +81,7 @@ def encode_pixels(
     keys = jax.random.split(key, 3)
 
     def encode(images: Array, key: Array) -> Array:
-        mean, logvar = model.apply({"params": params}, images, method="encode")
+        mean, logvar = bound(model, params)(images, method="encode")
         if not sample:
             return mean
         return mean + jnp.exp(0.5 * logvar) * gaussian.normal(key, mean.shape, mean.dtype)
@@ -106,14 +112,14 @@ def condition(model: VideoBooth, params: Params, batch: Batch, use_words: bool) 
     """Image -> words -> text states with the words in place of the subject (Section 3.2 of the
     paper).
     """
-    variables = {"params": params}
-    null_states = model.apply(variables, batch["null_ids"], method="text_states")
+    apply = bound(model, params)
+    null_states = apply(batch["null_ids"], method="text_states")
     if not use_words:
-        states = model.apply(variables, batch["ids"], method="text_states")
+        states = apply(batch["ids"], method="text_states")
         return Conditioning(None, states, null_states)
-    words = model.apply(variables, batch["clip_image"], method="image_words")
+    words = apply(batch["clip_image"], method="image_words")
     source = word_sources(batch["ids"], batch["placeholder"], words.shape[1])
-    states = model.apply(variables, batch["ids"], source, words, method="text_states")
+    states = apply(batch["ids"], source, words, method="text_states")
     return Conditioning(words, states, null_states)
 
 
@@ -142,9 +148,7 @@ def exemplar_branch(
         noised = gaussian.q_sample(schedule, clean, draws.exemplar_noise, draws.indices)
         exemplar_timesteps = timesteps
     states = jnp.broadcast_to(null_states, (clean.shape[0], *null_states.shape[1:]))
-    return model.apply(
-        {"params": params}, noised, exemplar_timesteps, states, method="exemplar_keys_values"
-    )
+    return bound(model, params)(noised, exemplar_timesteps, states, method="exemplar_keys_values")
 
 
 def diffusion_loss(
@@ -174,8 +178,7 @@ def diffusion_loss(
         exemplar = exemplar_branch(
             model, params, batch, draws, told.null_states, schedule, timesteps, drop
         )
-    prediction = model.apply(
-        {"params": params},
+    prediction = bound(model, params)(
         gaussian.q_sample(schedule, latents, draws.noise, draws.indices),
         timesteps,
         states,
@@ -208,9 +211,9 @@ def autoencoder_loss(
     """
     pictures = jnp.concatenate([batch["video"], batch["vae_image"][:, None]], axis=1)
     images = pictures.reshape(-1, *pictures.shape[2:])
-    mean, logvar = model.apply({"params": params}, images, method="encode")
+    mean, logvar = bound(model, params)(images, method="encode")
     noise = gaussian.normal(key, mean.shape, mean.dtype)
-    decoded = model.apply({"params": params}, mean + jnp.exp(0.5 * logvar) * noise, method="decode")
+    decoded = bound(model, params)(mean + jnp.exp(0.5 * logvar) * noise, method="decode")
     mse = jnp.mean(jnp.square(decoded - images))
     kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
     psnr = 10.0 * jnp.log10(4.0 / mse)
@@ -224,13 +227,13 @@ def clip_loss(model: VideoBooth, params: Params, batch: Batch, key: Array) -> tu
     The second term is what makes the image tower tell apart designs that share a name. Pairs that
     show the same thing twice in a batch are rare enough to be left in.
     """
-    variables = {"params": params}
+    apply = bound(model, params)
     size = model.config.vision_encoder.image_size
     frame = (batch["video"][:, 0] + 1.0) / 2.0
     frame = jax.image.resize(frame, (frame.shape[0], size, size, 3), "bilinear")
     frame = (frame - CLIP_MEAN) / CLIP_STD
-    text, image, scale = model.apply(variables, batch["ids"], frame, method="contrastive")
-    _, prompt, _ = model.apply(variables, batch["ids"], batch["clip_image"], method="contrastive")
+    text, image, scale = apply(batch["ids"], frame, method="contrastive")
+    _, prompt, _ = apply(batch["ids"], batch["clip_image"], method="contrastive")
     metrics = {}
     total = jnp.zeros((), jnp.float32)
     for name, other in (("text", text), ("image", prompt)):

@@ -1,5 +1,6 @@
 """One optimizer step of any task, and the table of tasks."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -52,11 +53,12 @@ def make_loss(config: TrainConfig) -> LossFn:
         )
         return losses.diffusion_loss(model, objective, schedule, params, batch, draws)
 
-    return {
+    table: dict[str, LossFn] = {
         "diffusion": diffusion,
         "autoencoder": partial(losses.autoencoder_loss, model, objective),
         "clip": partial(losses.clip_loss, model),
-    }[config.task]
+    }
+    return table[config.task]
 
 
 def make_train_step(
@@ -78,7 +80,8 @@ def make_train_step(
         trained = optax.apply_updates(state.trained, updates)
         decay = warmed_up_decay(ema_decay, state.step)
         metrics = metrics | {"loss": loss, "grad_norm": optax.global_norm(gradients)}
-        new = state.replace(
+        new = dataclasses.replace(
+            state,
             step=state.step + jnp.int32(1),
             trained=trained,
             opt_state=opt_state,

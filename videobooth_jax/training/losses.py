@@ -231,7 +231,7 @@ def clip_loss(model: VideoBooth, params: Params, batch: Batch, key: Array) -> tu
     size = model.config.vision_encoder.image_size
     frame = (batch["video"][:, 0] + 1.0) / 2.0
     frame = jax.image.resize(frame, (frame.shape[0], size, size, 3), "bilinear")
-    frame = (frame - CLIP_MEAN) / CLIP_STD
+    frame = (frame - CLIP_MEAN.reshape(1, 1, 1, 3)) / CLIP_STD.reshape(1, 1, 1, 3)
     text, image, scale = apply(batch["ids"], frame, method="contrastive")
     _, prompt, _ = apply(batch["ids"], batch["clip_image"], method="contrastive")
     metrics = {}

@@ -38,3 +38,23 @@ def test_average_of_a_constant_is_the_constant_and_decay_warms_up():
     assert float(ema["a"]) == 0.875
     assert float(warmed_up_decay(0.9999, jnp.int32(0))) == np.float32(0.1)
     assert float(warmed_up_decay(0.9999, jnp.int32(10**7))) == np.float32(0.9999)
+
+
+def test_muon_turns_kernels_orthogonally_and_leaves_the_rest_to_adamw():
+    config = OptimizerConfig(name="muon", learning_rate=1e-2, clip_norm=1e6)
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (3, 3, 4, 12), "dense": (12, 4)}
+    params = {n: {"kernel": jnp.ones(s), "bias": jnp.ones(s[-1])} for n, s in shapes.items()}
+    gradient = {
+        n: {"kernel": jnp.asarray(rng.normal(size=s), jnp.float32), "bias": jnp.ones(s[-1])}
+        for n, s in shapes.items()
+    }
+    optimizer = make_optimizer(config, steps=10)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    for name, shape in shapes.items():
+        matrix = np.asarray(updates[name]["kernel"]).reshape(-1, shape[-1])
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        assert singular.max() / singular.min() < 2
+        size = 0.2 * 1e-2 * np.sqrt(max(matrix.shape)) * np.sqrt(min(matrix.shape) / matrix.size)
+        np.testing.assert_allclose(np.sqrt(np.mean(matrix**2)), size, rtol=0.2)
+        assert np.all(np.abs(updates[name]["bias"] + 1.5e-2) < 5e-4)  # Nesterov's first AdamW step

@@ -21,8 +21,13 @@ Task = Literal["autoencoder", "clip", "diffusion"]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a global-norm clip; the defaults are the published trainers'."""
+    """A global-norm clip, then the optimizer; the defaults are the published trainers'.
 
+    ``name`` "muon" orthogonalises the momentum of every matrix and convolution (Jordan et al.
+    2024), scaled so that AdamW's learning rates carry over; biases and norms stay with AdamW.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"

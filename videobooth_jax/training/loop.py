@@ -33,6 +33,7 @@ from videobooth_jax.training.losses import Batch, Metrics
 from videobooth_jax.training.metrics import Reporter
 from videobooth_jax.training.optimizer import make_optimizer
 from videobooth_jax.training.phases import start_from_copies
+from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState, create_state
 from videobooth_jax.training.train_step import TrainStep, make_loss, make_train_step
 from videobooth_jax.typing import Params
@@ -93,6 +94,7 @@ def run_steps(
     step = saved = int(state.step)
     reporter = Reporter(workdir, config.name, step, config.steps, config.data.batch_size)
     pending: list[Metrics] = []
+    examples = next(open_training_data(config.data, config.model)) if config.sample_every else {}
     with contextlib.closing(reporter):
         while step < config.steps and not stopped():
             state, metrics = step_fn(state, _next(data, reporter))
@@ -101,6 +103,10 @@ def run_steps(
             if step % config.log_every == 0:
                 reporter.report(step, _mean(pending))
                 pending.clear()
+            if config.sample_every and step % config.sample_every == 0:
+                picture = sample_grid(config, state.ema_params(), examples)
+                if picture is not None:
+                    reporter.image("samples", picture, step)
             if step % config.checkpoint_every == 0:
                 checkpoints.save(step, state, data.position())
                 saved = step

@@ -1,8 +1,11 @@
-"""AdamW, schedule, clip, and the moving average of weights."""
+"""AdamW or Muon, schedule, clip, and the moving average of weights."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from videobooth_jax.training.config import OptimizerConfig
 from videobooth_jax.typing import Array, Params
@@ -20,17 +23,48 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
+def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Decoupled decay, which is 0 in the published stages."""
+    return optax.adamw(
+        rate, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    )
+
+
+def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon for kernels, AdamW for the rest; 0.2 is AdamW's usual size of an update (Liu et al.
+    2025, arXiv 2502.16982).
+    """
+    return muon(
+        rate,
+        beta=0.95,
+        weight_decay=config.weight_decay,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=_matrices,
+        consistent_rms=0.2,
+    )
+
+
+def _matrices(params: optax.Params) -> Any:
+    """For each kernel which axes go in and which come out; None for everything else."""
+
+    def axes(path: tuple[Any, ...], leaf: Array) -> MuonDimensionNumbers | None:
+        if leaf.ndim < 2 or path[-1].key != "kernel":
+            return None
+        return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
+"""``OptimizerConfig.name`` -> what follows the clip."""
+
+
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW (decoupled decay, which is 0 in the published stages)."""
+    """Clip by global norm, then the optimizer of ``config.name``."""
     inner = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        ),
+        OPTIMIZERS[config.name](config, learning_rate(config, steps)),
     )
 
     def update(

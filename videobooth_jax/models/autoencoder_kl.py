@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from videobooth_jax.models.attention_ops import attention
 from videobooth_jax.models.group_norm import GroupNorm
+from videobooth_jax.models.layers import Conv, Dense
 from videobooth_jax.typing import Images
 
 NORM_EPSILON = 1e-6
@@ -56,7 +57,7 @@ class AutoencoderKLConfig:
 
 
 def _conv(config: AutoencoderKLConfig, features: int, name: str, **kwargs) -> nn.Conv:
-    return nn.Conv(
+    return Conv(
         features,
         (3, 3),
         name=name,
@@ -68,7 +69,7 @@ def _conv(config: AutoencoderKLConfig, features: int, name: str, **kwargs) -> nn
 
 def _dense(config: AutoencoderKLConfig, features: int, name: str | None = None) -> nn.Dense:
     """A linear layer over channels, which is also what a 1x1 convolution is."""
-    return nn.Dense(features, name=name, dtype=config.dtype, param_dtype=config.param_dtype)
+    return Dense(features, name=name, dtype=config.dtype, param_dtype=config.param_dtype)
 
 
 def _norm(config: AutoencoderKLConfig, name: str) -> GroupNorm:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from videobooth_jax.models.layers import Conv, Dense, normal
 from videobooth_jax.models.normalization import LayerNorm, statistics_dtype
 from videobooth_jax.typing import Array, Ids, Images, TextStates, Tokens, Words
 
@@ -84,7 +85,7 @@ def _check_heads(config: CLIPConfig) -> None:
 
 
 def _dense(config: CLIPConfig, features: int, name: str) -> nn.Dense:
-    return nn.Dense(features, name=name, dtype=config.dtype, param_dtype=config.param_dtype)
+    return Dense(features, name=name, dtype=config.dtype, param_dtype=config.param_dtype)
 
 
 def _norm(config: CLIPConfig, name: str | None = None) -> LayerNorm:
@@ -98,7 +99,7 @@ def _embedding(config: CLIPConfig, rows: int, name: str) -> nn.Embed:
         name=name,
         dtype=config.dtype,
         param_dtype=config.param_dtype,
-        embedding_init=nn.initializers.normal(0.02),
+        embedding_init=normal(0.02),
     )
 
 
@@ -280,7 +281,7 @@ class VisionEmbeddings(nn.Module):
         config = self.config
         patch = (config.patch_size, config.patch_size)
         width = config.hidden_size
-        patches = nn.Conv(
+        patches = Conv(
             width,
             patch,
             strides=patch,
@@ -291,7 +292,7 @@ class VisionEmbeddings(nn.Module):
             param_dtype=config.param_dtype,
         )(pixel_values)
         batch = pixel_values.shape[0]
-        init = nn.initializers.normal(width**-0.5)
+        init = normal(width**-0.5)
         first = self.param("class_embedding", init, (width,), config.param_dtype)
         first = jnp.broadcast_to(first.astype(patches.dtype)[None, None], (batch, 1, width))
         x = jnp.concatenate([first, patches.reshape(batch, -1, width)], axis=1)

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 
+from videobooth_jax.models.layers import Dense
 from videobooth_jax.models.normalization import statistics_dtype
 from videobooth_jax.typing import Array, Ids, TextStates
 
@@ -27,7 +28,7 @@ class ContrastiveHead(nn.Module):
         """Create two projections without bias and the temperature, starting at 1 / 0.07."""
 
         def dense():
-            return nn.Dense(
+            return Dense(
                 self.projection_dim,
                 use_bias=False,
                 dtype=self.dtype,

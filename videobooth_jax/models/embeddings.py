@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from videobooth_jax.models.layers import Dense
 from videobooth_jax.models.unet_config import UNet3DConfig
 from videobooth_jax.typing import Array, Timesteps
 
@@ -35,6 +36,6 @@ class TimestepEmbedding(nn.Module):
         width = self.config.block_out_channels[0]
         dtype, param_dtype = self.config.compute_dtype, self.config.storage_dtype
         hidden = timestep_sinusoid(timesteps, width).astype(dtype)
-        hidden = nn.Dense(4 * width, dtype=dtype, param_dtype=param_dtype, name="linear_1")(hidden)
+        hidden = Dense(4 * width, dtype=dtype, param_dtype=param_dtype, name="linear_1")(hidden)
         hidden = nn.silu(hidden)
-        return nn.Dense(4 * width, dtype=dtype, param_dtype=param_dtype, name="linear_2")(hidden)
+        return Dense(4 * width, dtype=dtype, param_dtype=param_dtype, name="linear_2")(hidden)

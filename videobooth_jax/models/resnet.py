@@ -6,18 +6,17 @@ from flax.typing import Initializer
 from jaxtyping import Float
 
 from videobooth_jax.models.group_norm import GroupNorm
+from videobooth_jax.models.layers import Conv, Dense, lecun_normal
 from videobooth_jax.models.unet_config import UNet3DConfig
 from videobooth_jax.typing import Array, Latents
 
 RESNET_EPS = 1e-5
 """Epsilon of group norms in resnets and before the last convolution."""
 
-default_init = nn.initializers.lecun_normal()
-
 
 def conv(config: UNet3DConfig, channels: int, name: str | None = None, strides: int = 1) -> nn.Conv:
     """A 3x3 convolution over height and width with one pixel of zero padding; frames are batch."""
-    return nn.Conv(
+    return Conv(
         channels,
         (3, 3),
         strides=strides,
@@ -33,10 +32,10 @@ def dense(
     channels: int,
     name: str | None = None,
     use_bias: bool = True,
-    kernel_init: Initializer = default_init,
+    kernel_init: Initializer = lecun_normal,
 ) -> nn.Dense:
     """A linear layer over channels: also what the checkpoint calls a 1x1 convolution."""
-    return nn.Dense(
+    return Dense(
         channels,
         use_bias=use_bias,
         dtype=config.compute_dtype,

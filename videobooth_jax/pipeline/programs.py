@@ -39,7 +39,7 @@ class Subject:
     """What the networks know about s pictures; reusable for any prompts and seeds.
 
     Attributes:
-        words: image words (s, num_words, d).
+        words: image words (s, num_words, d); None where none are wanted.
         latents: scaled autoencoder latents (s, h, w, c), not noised.
         null_states: text states (1, n, d) of the null prompt, which the exemplar is shown with.
         features: keys and values of the exemplar at k timesteps, every leaf (k, s, n, channels);
@@ -48,7 +48,7 @@ class Subject:
             is shown the exemplar clean.
     """
 
-    words: Words
+    words: Words | None
     latents: Images
     null_states: TextStates
     features: ExemplarKV | None = None

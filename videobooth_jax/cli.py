@@ -151,6 +151,8 @@ def _precompute(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the measures' products are small
+
     from videobooth_jax.compilation_cache import enable_compilation_cache
     from videobooth_jax.evaluation.suite import run_sprites_suite
     from videobooth_jax.pipeline import VideoBoothPipeline

@@ -35,6 +35,7 @@ def run_config(start: Path, model: VideoBoothConfig | None = None, **overrides) 
     config.steps = 4
     config.log_every = 1
     config.checkpoint_every = 2
+    config.mesh.data = 1
     config.data.batch_size = 2
     config.data.num_frames = 2
     config.objective.respacing = ""

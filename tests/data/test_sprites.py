@@ -138,7 +138,7 @@ def test_image_prompt_is_on_white_and_background_stands_still() -> None:
         ({"backgrounds": ("meadow", "moon")}, "moon"),
         ({"motions": ()}, "SpritesConfig.motions"),
         ({"num_frames": 0}, "num_frames must be at least 1"),
-        ({"prompt_rotation": 5.0}, "leaves no room"),
+        ({"prompt_rotation": 4.0}, "leaves no room"),
     ],
 )
 def test_configurations_that_cannot_be(change: dict, message: str) -> None:

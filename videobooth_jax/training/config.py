@@ -54,6 +54,13 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """Over how many devices the batch is split; -1: all there are."""
+
+    data: int = -1
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """What the diffusion task feeds and minimises.
 
@@ -96,6 +103,7 @@ class TrainConfig:
     sample_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import TrainCheckpoints, load_config, load_model, save_model
 from videobooth_jax.models.videobooth import (
@@ -27,6 +28,7 @@ from videobooth_jax.models.videobooth import (
     abstract_params,
     init_params,
 )
+from videobooth_jax.sharding import check_batch, make_mesh, place_batch, place_state
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
 from videobooth_jax.training.losses import Batch, Metrics
@@ -46,12 +48,14 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
     on).
 
     Raises:
-        ValueError: ``init_from`` does not fit the model, or the data does not fit the config;
+        ValueError: ``init_from`` does not fit the model, or data or devices do not fit the config;
         before anything is compiled. OSError: ``workdir`` cannot be written.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     config = with_measured_scale(config)
+    mesh = make_mesh(config.mesh.data)
+    check_batch(mesh, config.data.batch_size)
     data = open_training_data(config.data, config.model)
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = create_state(
@@ -61,6 +65,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
         jax.random.key(config.seed),
         config.frozen_dtype,
     )
+    state = place_state(mesh, state)
     with contextlib.closing(
         TrainCheckpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     ) as checkpoints:
@@ -72,7 +77,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
             make_train_step(make_loss(config), optimizer, config.ema_decay), donate_argnums=0
         )
         with stop_signals() as stopped:
-            state = run_steps(config, state, step_fn, data, checkpoints, workdir, stopped)
+            state = run_steps(config, mesh, state, step_fn, data, checkpoints, workdir, stopped)
     if int(state.step) < config.steps:
         print(f"{config.name}: stopped at step {int(state.step)}, saved", file=sys.stderr)
         return None
@@ -81,6 +86,7 @@ def train(config: TrainConfig, workdir: str | Path) -> Path | None:
 
 def run_steps(
     config: TrainConfig,
+    mesh: Mesh,
     state: TrainState,
     step_fn: TrainStep,
     data: TrainingData,
@@ -97,7 +103,8 @@ def run_steps(
     examples = next(open_training_data(config.data, config.model)) if config.sample_every else {}
     with contextlib.closing(reporter):
         while step < config.steps and not stopped():
-            state, metrics = step_fn(state, _next(data, reporter))
+            batch = place_batch(mesh, _next(data, reporter), config.data.batch_size)
+            state, metrics = step_fn(state, batch)
             step += 1
             pending.append(metrics)
             if step % config.log_every == 0:

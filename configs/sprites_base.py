@@ -3,7 +3,8 @@
     videobooth train --config=configs/sprites_base.py --workdir=workdir/base \\
         --config.init_from=workdir/clip/model
 
-For the single-frame start add ``--config.data.num_frames=1 --config.data.batch_size=32``.
+For the single-frame start add ``--config.data.num_frames=1 --config.data.batch_size=64
+--config.optimizer.learning_rate=1.5e-3``.
 """
 
 from videobooth_jax.training.config import default_config
@@ -15,10 +16,11 @@ def get_config():
     config.trainable = ("unet", "temporal")
     config.steps = 3000
     config.ema_decay = 0.999
-    config.data.batch_size = 8
+    config.data.batch_size = 16
     config.data.num_frames = 8
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 100
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
     config.objective.kv = "plain"
     config.objective.words = False

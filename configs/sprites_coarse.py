@@ -14,10 +14,11 @@ def get_config():
     config.copies = ("text_kv",)
     config.steps = 1500
     config.ema_decay = 0.999
-    config.data.batch_size = 8
+    config.data.batch_size = 16
     config.data.num_frames = 8
+    config.optimizer.name = "muon"
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 100
+    config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
     config.objective.kv = "coarse"
     config.objective.exemplar = False

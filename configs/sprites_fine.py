@@ -6,7 +6,7 @@ The picture's own keys and values join the frame attention.
         --config.init_from=workdir/coarse/model
 
 The paper trains the projections alone above a frozen base; here all of the UNet learns, see
-docs/training.md for the comparison. For the paper's choice add
+docs/training.md. For the paper's choice add
 ``--config.trainable="('projector','text_kv','frame_kv')"``.
 """
 
@@ -20,10 +20,11 @@ def get_config():
     config.copies = ("frame_kv",)
     config.steps = 4000
     config.ema_decay = 0.999
-    config.data.batch_size = 8
+    config.data.batch_size = 16
     config.data.num_frames = 8
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.warmup_steps = 100
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
     config.objective.respacing = ""
     config.objective.sample_posterior = False

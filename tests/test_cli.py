@@ -238,7 +238,13 @@ def test_the_second_run_finds_its_programs_and_an_interrupt_is_clean(model, tmp_
     assert (tmp_path / "first.gif").read_bytes() == (tmp_path / "second.gif").read_bytes()
 
     words = [*command, "--out=third.gif", "--steps=1000"]
-    with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
+    ) as process:
         while b"step" not in process.stderr.read1():
             pass
         process.send_signal(signal.SIGINT)

@@ -1,6 +1,5 @@
 """A batch split over devices trains as on one."""
 
-import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -32,6 +31,7 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
         loop.train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_devices_make_the_losses_of_one(tmp_path, monkeypatch):
     start = write_start(tmp_path / "start")
     losses = {}

@@ -66,6 +66,7 @@ def test_an_autoencoder_shows_reconstructions_and_clip_nothing(start, batch):
     assert samples.sample_grid(dataclasses.replace(config, task="clip"), params, batch) is None
 
 
+@pytest.mark.slow
 def test_the_loop_writes_them_on_its_way(start, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 """Everything that cannot be done is refused in plain words, and nothing is compiled for it."""
 
+import dataclasses
 import struct
 import zlib
 
@@ -173,6 +174,17 @@ def test_finished_image_prompts_are_left_as_they_are():
     columns = make_columns("p", "s", image, None, None)
     pictures = read_pictures(config, columns, make_plan(config, {})[0], cut_out=False)
     np.testing.assert_allclose((pictures.vae_images[0] + 1) * 127.5, image, atol=1e-4)
+
+
+def test_subjects_are_shown_at_the_size_they_have_in_the_videos():
+    config = dataclasses.replace(tiny_config(), subject_share=0.5)
+    image = np.full((40, 40, 4), 0, np.uint8)
+    image[10:34, 5:17] = (200, 0, 0, 255)  # twice as high as wide, off the middle
+    columns = make_columns("p", "s", image, None, None)
+    pictures = read_pictures(config, columns, make_plan(config, {})[0])
+    subject = np.argwhere(pictures.vae_images[0].mean(axis=-1) < 0.9)
+    np.testing.assert_array_equal(subject.min(axis=0), [4, 6])
+    np.testing.assert_array_equal(subject.max(axis=0), [11, 9])
 
 
 def test_the_placeholder_takes_the_place_of_the_subject(pipe):

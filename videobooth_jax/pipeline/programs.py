@@ -146,9 +146,13 @@ def decode(
     config: VideoBoothConfig, params: Params, latents: Latents
 ) -> UInt8[Array, "batch frames height width 3"]:
     """Frames of clean latents, 0..255."""
-    videos = _model(config, params)(latents, method="decode")
-    levels = jnp.round((videos.astype(jnp.float32) + 1) * 127.5)
-    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
+    return levels(_model(config, params)(latents, method="decode"))
+
+
+def levels(pictures: Array) -> UInt8[Array, "..."]:
+    """Pictures of any shape in [-1, 1] as 0..255."""
+    rounded = jnp.round((pictures.astype(jnp.float32) + 1) * 127.5)
+    return jnp.clip(rounded, 0, 255).astype(jnp.uint8)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "plan"))

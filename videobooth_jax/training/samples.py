@@ -14,7 +14,7 @@ from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.training.config import ObjectiveConfig, TrainConfig
 from videobooth_jax.training.losses import Batch, bound, condition, encode_pixels
-from videobooth_jax.typing import Array, Frames, Params
+from videobooth_jax.typing import Frames, Params
 
 MOST = 4
 
@@ -69,10 +69,7 @@ def _videos(config: TrainConfig, params: Params, batch: Batch) -> tuple[Frames, 
 
 
 def _reconstructions(config: TrainConfig, params: Params, batch: Batch) -> tuple[Frames, Frames]:
-    def levels(x: Array) -> Frames:
-        return np.asarray(jnp.clip(jnp.round((x + 1) * 127.5), 0, 255).astype(jnp.uint8))
-
-    apply = bound(VideoBooth(config.model), params)
     pictures = jnp.concatenate([batch["vae_image"][:, None], batch["video"]], axis=1)
-    mean, _ = apply(pictures, method="encode")
-    return levels(pictures), levels(apply(mean, method="decode"))
+    mean, _ = bound(VideoBooth(config.model), params)(pictures, method="encode")
+    made = programs.decode(config.model, params, mean)
+    return np.asarray(programs.levels(pictures)), np.asarray(made)

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from tiny_model import TOKENIZER_FILE
-from tiny_run import run_config, write_start
+from tiny_run import run_config, run_model, write_start
 
 from videobooth_jax.checkpointing import load_model
 from videobooth_jax.data.batches import BatchConfig, batches
@@ -16,6 +18,7 @@ from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth
 from videobooth_jax.precompute import fingerprint, precompute_latents
 from videobooth_jax.training.data import open_training_data
+from videobooth_jax.training.train_step import make_loss
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,21 @@ def written(tmp_path_factory):
     pixels = list(itertools.islice(stream, 2))
     out = precompute_latents(config, params, pixels, 3, folder / "latents", TOKENIZER_FILE)
     return config, params, pixels, out
+
+
+def batch_and_loss(folder, dropped_exemplar="zeros"):
+    """A batch of a folder, and the published fine objective: half of the rows dropped."""
+    config = run_config(
+        folder,
+        run_model(exemplar_timestep="same", exemplar_mode="replicated"),
+        **{
+            "data.source": "latents",
+            "data.path": str(folder),
+            "objective.dropped_exemplar": dropped_exemplar,
+            "objective.drop_probability": 0.5,
+        },
+    )
+    return next(open_training_data(config.data, config.model)), make_loss(config)
 
 
 def test_rows_are_scaled_posterior_means(written):
@@ -58,6 +76,28 @@ def test_training_reads_them_and_goes_on_at_a_saved_position(written):
     data = open_training_data(config.data, config.model)
     data.set_position(position)
     np.testing.assert_array_equal(next(data)["latents"], expected["latents"])
+
+
+def test_dropped_rows_find_the_latents_of_zeros(written):
+    config, params, pixels, out = written
+    zeros = np.zeros_like(pixels[0]["vae_image"][:1])
+    expected, _ = VideoBooth(config).apply({"params": params}, zeros, method="encode")
+    source = LatentsSource(out, num_frames=2)
+    np.testing.assert_allclose(source.zero_exemplar[0], expected, rtol=2e-3, atol=2e-3)
+    batch, loss = batch_and_loss(out)
+    assert np.isfinite(jax.jit(loss)(params, batch, jax.random.key(0))[0])
+
+
+def test_latents_stored_without_zeros_are_refused_where_dropped_rows_need_them(written, tmp_path):
+    _, params, _, out = written
+    old = tmp_path / "old"
+    shutil.copytree(out, old)
+    (old / "zero_exemplar.npy").unlink()
+    batch, loss = batch_and_loss(old)
+    with pytest.raises(ValueError, match="run precompute again"):
+        jax.eval_shape(loss, params, batch, jax.random.key(0))
+    batch, loss = batch_and_loss(old, dropped_exemplar="none")
+    jax.eval_shape(loss, params, batch, jax.random.key(0))
 
 
 def test_an_existing_folder_is_left_alone(written):

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from videobooth_jax.checkpointing import load_model
 from videobooth_jax.data.batches import BatchConfig, batches
+from videobooth_jax.data.latents import ZERO_EXEMPLAR
 from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
@@ -81,8 +82,8 @@ def precompute_latents(
     """Encode ``count`` examples of ``batches`` (pixel batches, see data/batches.py) and write
     them to folder ``out``.
 
-    Latents are posterior means, scaled, stored as float16; ``tokenizer_file``, which made the
-    ids, goes along. Returns ``out``.
+    Latents are posterior means, scaled, stored as float16, those of a picture of zeros among them;
+    ``tokenizer_file``, which made the ids, goes along. Returns ``out``.
 
     Raises:
         FileExistsError: ``out`` exists already.
@@ -119,6 +120,8 @@ def precompute_latents(
     progress.close()
     if done < count:
         raise ValueError(f"the data ended after {done} of {count} examples")
+    zeros = np.zeros((1, *batch["vae_image"].shape[1:]), np.float32)
+    np.save(partial / f"{ZERO_EXEMPLAR}.npy", np.asarray(encode(zeros)))
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
     manifest = {"count": count, "autoencoder": fingerprint(params["vae"])}

@@ -3,8 +3,9 @@
 
 A folder of plain ``.npy`` arrays, one row an example, memory-mapped: ``latents`` (n frames height
 width channels) float16, scaled; ``exemplar_latents`` (n height width channels) float16;
-``clip_image`` (n H W 3) float16; ``ids``, ``placeholder`` int32; and ``manifest.json`` with the
-weights' fingerprint.
+``clip_image`` (n H W 3) float16; ``ids``, ``placeholder`` int32; ``zero_exemplar`` (1 height width
+channels) float16, the latents of a picture of zeros, which dropped rows are shown; and
+``manifest.json`` with the weights' fingerprint.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 from videobooth_jax.data.rows import process_stream
 
 ARRAYS = ("latents", "exemplar_latents", "clip_image", "ids", "placeholder")
+ZERO_EXEMPLAR = "zero_exemplar"
 
 
 class LatentsSource:
@@ -54,6 +56,15 @@ class LatentsSource:
         row["clip_image"] = row["clip_image"].astype(np.float32)
         row["exemplar_latents"] = row["exemplar_latents"][None].astype(np.float32)
         return row
+
+    @property
+    def zero_exemplar(self) -> np.ndarray | None:
+        """Latents of a picture of zeros (1 1 height width channels), float32.
+
+        None where the folder was written without them.
+        """
+        path = self._path / f"{ZERO_EXEMPLAR}.npy"
+        return np.load(path)[None].astype(np.float32) if path.exists() else None
 
     def __repr__(self) -> str:
         return f"LatentsSource({self._path})"

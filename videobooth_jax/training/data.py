@@ -18,19 +18,29 @@ SPRITES_TOKENIZER = Path(__file__).parents[1] / "assets" / "sprites_tokenizer.js
 
 
 class TrainingData:
-    """Batches for a task, each with ``null_ids`` (1, n), the prompt of dropped rows and of the
-    exemplar branch.
+    """Batches for a task, each with what all rows share.
+
+    ``null_ids`` (1, n), the prompt of dropped rows and of the exemplar branch; of latents that were
+    stored with it also ``zero_exemplar`` (1 1 h w c), which dropped rows are shown.
     """
 
-    def __init__(self, stream: grain.DatasetIterator, tokenizer_file: Path, null_prompt: str):
+    def __init__(
+        self,
+        stream: grain.DatasetIterator,
+        tokenizer_file: Path,
+        null_prompt: str,
+        zero_exemplar: np.ndarray | None = None,
+    ):
         """Wrap a Grain iterator."""
         self._stream = stream
         self.tokenizer_file = tokenizer_file
-        self._null_ids = Tokenizer.from_file(tokenizer_file).encode([null_prompt])
+        self._shared = {"null_ids": Tokenizer.from_file(tokenizer_file).encode([null_prompt])}
+        if zero_exemplar is not None:
+            self._shared["zero_exemplar"] = zero_exemplar
 
     def __next__(self) -> Batch:
         """The next batch, NumPy arrays."""
-        return dict(next(self._stream)) | {"null_ids": self._null_ids}
+        return dict(next(self._stream)) | self._shared
 
     def position(self) -> str:
         """Where the stream stands, as JSON."""
@@ -59,7 +69,8 @@ def open_training_data(
     if config.source == "latents":
         source = LatentsSource(config.path, config.num_frames)
         stream = latent_batches(source, config.batch_size, config.shuffle_seed, rows)
-        return TrainingData(stream, Path(config.path) / "tokenizer.json", null_prompt)
+        tokenizer_file = Path(config.path) / "tokenizer.json"
+        return TrainingData(stream, tokenizer_file, null_prompt, source.zero_exemplar)
     world = SpritesConfig(split=config.split, resolution=model.height, num_frames=config.num_frames)
     shape = BatchConfig(
         batch_size=config.batch_size,

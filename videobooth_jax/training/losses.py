@@ -135,11 +135,19 @@ def exemplar_branch(
 ) -> Any:
     """Keys and values of the exemplar at every injected attn1 (Section 3.3), noised to the
     video's timestep or clean.
+
+    Raises:
+        ValueError: dropped rows are to be shown zeros, and the data have no latents of zeros.
     """
     copies = draws.exemplar_noise.shape[1]
     clean = batch["exemplar_latents"]
     clean = jnp.broadcast_to(clean, (clean.shape[0], copies, *clean.shape[2:]))
     if drop is not None:
+        if "zero_exemplar" not in batch:
+            raise ValueError(
+                "these latents were stored without those of a picture of zeros, which dropped rows "
+                "are shown: run precompute again, or set objective.dropped_exemplar to 'none'"
+            )
         zeros = batch["zero_exemplar"][:, :copies]
         clean = jnp.where(drop[:, None, None, None, None], zeros, clean)
     if model.config.diffusion.exemplar_timestep == "zero":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from videobooth_jax.models.sizes import SIZES
 from videobooth_jax.models.videobooth import VideoBoothConfig, config_from_dict, config_to_dict
@@ -110,7 +111,7 @@ def default_config(size: str) -> ConfigDict:
             "name": "",
             "task": "diffusion",
             "trainable": (),
-            "model": config_to_dict(SIZES[size]),
+            "model": _open(VideoBoothConfig, config_to_dict(SIZES[size])),
         },
         type_safe=True,
     )
@@ -122,6 +123,23 @@ def default_config(size: str) -> ConfigDict:
             default = dataclasses.asdict(cast(Any, f.default_factory)())
         config[f.name] = default
     return config
+
+
+def _open(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` of a dataclass with placeholders of the annotated type for None, whose type
+    ml_collections could not tell, so that the command line can set those fields too.
+    """
+    hints = typing.get_type_hints(kind)
+
+    def leaf(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return _open(cast(type, hint), value)
+        if value is not None:
+            return value
+        (inner,) = (t for t in typing.get_args(hint) if t is not types.NoneType)
+        return placeholder(typing.get_origin(inner) or inner)
+
+    return {name: leaf(hints[name], value) for name, value in values.items()}
 
 
 def from_config_dict(config: ConfigDict) -> TrainConfig:

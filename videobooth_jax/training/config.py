@@ -80,7 +80,15 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run of the loop."""
+    """One run of the loop.
+
+    Beside the ``keep_checkpoints`` newest checkpoints stay the ``keep_best`` ones whose
+    ``best_metric``, averaged over the reports of the last ``checkpoint_every`` steps, is the best:
+    the smallest, or with ``best_mode`` "max" the largest. ``accumulate_steps`` is in how many
+    parts a batch goes through the model, one after the other, to one update.
+    ``max_nonfinite_steps`` is how many steps on end may be skipped because loss or gradient is not
+    finite. ``profile_steps`` steps from ``profile_start`` (counted from 0) are recorded; 0: none.
+    """
 
     name: str
     task: Task
@@ -95,6 +103,13 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    keep_best: int = 1
+    best_metric: str = "loss"
+    best_mode: Literal["min", "max"] = "min"
+    accumulate_steps: int = 1
+    max_nonfinite_steps: int = 10
+    profile_start: int = 10
+    profile_steps: int = 0
     sample_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -5,7 +5,7 @@ cannot do, append and rename folders, fails.
 import os
 from pathlib import Path
 
-import fsspec
+from etils.epath import backend
 from fsspec.implementations.local import LocalFileSystem
 from tensorboardX import record_writer
 
@@ -56,8 +56,9 @@ def stand_in_for_buckets(monkeypatch, root: Path) -> None:
     has a client of its own for buckets, is led to the folder behind.
     """
     monkeypatch.setattr(Bucket, "root", str(root))
-    monkeypatch.setattr(fsspec.registry, "_registry", dict(fsspec.registry._registry))
-    fsspec.register_implementation("gcs", Bucket, clobber=True)
+    monkeypatch.setattr(
+        backend._FileSystemSpecBackend, "_get_filesystem", lambda self, name: Bucket()
+    )
     monkeypatch.setitem(record_writer.REGISTERED_FACTORIES, "gs", _Events())
     for name in ("write", "start_write", "read", "read_text"):
         real = getattr(arrays, name)

@@ -4,8 +4,16 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from bucket import stand_in_for_buckets
+from checkpoint_checks import assert_same
+from tiny_model import TOKENIZER_FILE, random_params, tiny_config
 
-from videobooth_jax.checkpointing import TrainCheckpoints
+from videobooth_jax.checkpointing import (
+    ModelDirectoryError,
+    TrainCheckpoints,
+    load_model,
+    save_model,
+)
 from videobooth_jax.checkpointing.paths import is_remote, make_writable, resolve
 
 
@@ -49,3 +57,17 @@ def test_an_unwritable_folder_is_told(tmp_path):
 def test_a_url_whose_file_system_is_not_installed_says_what_to_install():
     with pytest.raises(ImportError, match="pip install gcsfs"):
         TrainCheckpoints("gs://bucket/run")
+
+
+def test_a_model_directory_in_a_bucket(tmp_path, monkeypatch):
+    stand_in_for_buckets(monkeypatch, tmp_path)
+    config = tiny_config()
+    params = random_params(config)
+    save_model("gs://bucket/model", config, params, tokenizer_file=TOKENIZER_FILE)
+    assert (tmp_path / "bucket" / "model" / "tokenizer.json").is_file()
+    found, loaded = load_model("gs://bucket/model")
+    assert found == config
+    assert_same(loaded, params)
+    (tmp_path / "bucket" / "model" / "tokenizer.json").write_text("")
+    with pytest.raises(ModelDirectoryError, match="tokenizer"):
+        load_model("gs://bucket/model")

@@ -225,7 +225,8 @@ def diffusion_loss(
     metrics = {"loss_ldm": jnp.mean(per_sample)}
     loss = metrics["loss_ldm"]
     if told.words is not None:
-        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(told.words))
+        words = told.words.astype(metrics["loss_ldm"].dtype)
+        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(words))
         loss = loss + metrics["loss_reg"]
     return loss, metrics
 

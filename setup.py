@@ -5,6 +5,7 @@
   is enough and far smaller: first ``pip install torch`` with the option
   ``--index-url https://download.pytorch.org/whl/cpu``.
 - ``tpu``: JAX for TPU.
+- ``aot``: the compiler for TPUs, for ``videobooth compile``; runs on any Linux machine.
 - ``dev``: everything the quick tests, the linter and the type checker need.
 """
 
@@ -35,7 +36,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
     "torch": ["torch>=2.9,<3"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3"],
+    "aot": ["libtpu>=0.0.52,<0.1"],
+    "dev": ["pytest>=9,<10", "ruff>=0.17,<0.18", "mypy>=2.4,<3", "libtpu>=0.0.52,<0.1"],
 }
 
 setup(

@@ -63,14 +63,25 @@ def test_every_epoch_sees_every_example_once_in_its_own_order(tokenizer: Tokeniz
     assert seen[:12] != list(range(12))
 
 
-def test_processes_share_the_examples(tokenizer: Tokenizer) -> None:
-    seen = []
-    for process in range(3):
-        config = BatchConfig(
-            2, clip_size=8, vae_size=8, epochs=1, process_index=process, process_count=3
-        )
-        seen += [n for batch in batches(Numbered(), tokenizer, config) for n in numbers(batch)]
-    assert sorted(seen) == list(range(12))
+def test_processes_supply_the_rows_of_the_batches_of_one(tokenizer: Tokenizer) -> None:
+    def run(rows: range | None) -> list[list[int]]:
+        config = BatchConfig(6, clip_size=8, vae_size=8, epochs=2, rows=rows)
+        return [numbers(batch) for batch in batches(Numbered(), tokenizer, config)]
+
+    parts = [run(rows) for rows in (range(0, 2), range(2, 5), range(5, 6))]
+    joined = [[*one, *two, *three] for one, two, three in zip(*parts, strict=True)]
+    assert joined == run(None)
+
+
+def test_augmentation_does_not_depend_on_the_process(tokenizer: Tokenizer) -> None:
+    def brighten(example: dict, rng: np.random.Generator) -> dict:
+        return {**example, "video": example["video"] + rng.integers(1, 200, dtype=np.uint8)}
+
+    def first(rows: range | None) -> list[int]:
+        config = BatchConfig(4, clip_size=8, vae_size=8, rows=rows)
+        return numbers(next(batches(Numbered(), tokenizer, config, brighten)))
+
+    assert first(range(0, 2)) + first(range(2, 4)) == first(None)
 
 
 def test_without_shuffling_in_order_with_remainder(tokenizer: Tokenizer) -> None:

@@ -15,15 +15,21 @@ from tiny_model import TOKENIZER_FILE, random_params
 from tiny_run import run_config, run_model, write_start
 
 from videobooth_jax.checkpointing import load_model, save_model
-from videobooth_jax.training import loop, phases
+from videobooth_jax.sharding import make_mesh
+from videobooth_jax.training import loop, phases, program
 
 
 def flat(params):
     return {p: np.asarray(v) for p, v in traverse_util.flatten_dict(params, sep="/").items()}
 
 
+def first_params(config):
+    mesh = make_mesh(config.mesh)
+    return flat(program.initial_state(program.train_program(config, mesh)).params())
+
+
 def moved_groups(config, model_directory):
-    before, after = flat(loop.initial_params(config)), flat(load_model(model_directory)[1])
+    before, after = first_params(config), flat(load_model(model_directory)[1])
     return {phases.group_of(p) for p in before if not np.array_equal(before[p], after[p])}
 
 
@@ -43,7 +49,7 @@ def test_only_the_named_groups_move(start, straight):
 
 
 def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_path, monkeypatch):
-    make = loop.make_train_step
+    make = program.make_train_step
 
     def interrupted(*args):
         step_fn = make(*args)
@@ -56,7 +62,7 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_pa
 
         return step
 
-    monkeypatch.setattr(loop, "make_train_step", interrupted)
+    monkeypatch.setattr(program, "make_train_step", interrupted)
     assert loop.train(run_config(start), tmp_path) is None
     monkeypatch.undo()
     resumed = loop.train(run_config(start), tmp_path)
@@ -85,15 +91,15 @@ def test_later_phases_keep_the_latent_scale_that_was_measured(tmp_path):
     model = dataclasses.replace(model, vae=dataclasses.replace(model.vae, scaling_factor=0.7))
     save_model(tmp_path / "model", model, random_params(model), tokenizer_file=TOKENIZER_FILE)
     config = run_config(tmp_path / "model")
-    assert loop.with_measured_scale(config).model.vae.scaling_factor == 0.7
+    assert program.with_measured_scale(config).model.vae.scaling_factor == 0.7
     config = dataclasses.replace(config, task="autoencoder")
-    assert loop.with_measured_scale(config).model.vae.scaling_factor == 1.0
+    assert program.with_measured_scale(config).model.vae.scaling_factor == 1.0
 
 
 def test_weights_of_another_size_are_named(start):
     config = run_config(start, **{"model.projector.hidden_dim": 4})
     with pytest.raises(ValueError, match="projector/mapping_0"):
-        loop.initial_params(config)
+        first_params(config)
 
 
 def test_missing_networks_start_fresh_and_given_ones_are_taken(start, monkeypatch):
@@ -101,8 +107,8 @@ def test_missing_networks_start_fresh_and_given_ones_are_taken(start, monkeypatc
     given = flat(load_model(start)[1])
     del given["vae/encoder/conv_in/kernel"]
     partial = traverse_util.unflatten_dict(given, sep="/")
-    monkeypatch.setattr(loop, "load_model", lambda path: (config.model, partial))
-    found = flat(loop.initial_params(config))
+    monkeypatch.setattr(program, "load_model", lambda path, **_: (config.model, partial))
+    found = first_params(config)
     assert "vae/encoder/conv_in/kernel" in found
     np.testing.assert_array_equal(
         found["unet/conv_in/kernel"], np.asarray(given["unet/conv_in/kernel"])

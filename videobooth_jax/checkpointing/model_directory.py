@@ -14,7 +14,7 @@ rename folders, the manifest comes last and tells complete from incomplete.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
+from jax.sharding import Sharding
 
 from videobooth_jax.checkpointing import arrays, manifest
 from videobooth_jax.checkpointing.manifest import DamagedError
@@ -37,6 +38,9 @@ from videobooth_jax.typing import Params
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "weights", "tokenizer.json", "README.md"
 FORMAT_VERSION = 1
 STORED = "stored"
+
+
+Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding] | None
 
 
 class ModelDirectoryError(ValueError):
@@ -176,7 +180,7 @@ def load_config(path: str | os.PathLike[str]) -> VideoBoothConfig:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, dtype: str | None = None, shardings: Any = None
+    path: str | os.PathLike[str], *, dtype: str | None = None, shardings: Shardings = None
 ) -> tuple[VideoBoothConfig, Params]:
     """Read a model directory.
 
@@ -184,8 +188,8 @@ def load_model(
         path: the directory.
         dtype: dtype of the parameters in memory, whatever they are on disk: its name, "stored" for
             as they are on disk, or None for the config's ``param_dtype``.
-        shardings: a ``jax.sharding.Sharding`` for all parameters, or a tree of them like the
-            parameters'; without it they end up uncommitted on the default device.
+        shardings: a ``jax.sharding.Sharding`` for all parameters, or a function from the path and
+            shape of each to its own; without it they end up uncommitted on the default device.
 
     Returns:
         ``(config, params)``: params as a nested dict of jax arrays.
@@ -209,8 +213,12 @@ def load_model(
     if edited:  # save_model compared the weights with the config that was written
         _check_names(found, config, f"the weights in {path}")
     wanted = {
-        name: jax.ShapeDtypeStruct(leaf.shape, _dtype(config, name, leaf, dtype), sharding=sharding)
-        for (name, leaf), sharding in zip(found.items(), _per_leaf(shardings, found), strict=True)
+        name: jax.ShapeDtypeStruct(
+            leaf.shape,
+            _dtype(config, name, leaf, dtype),
+            sharding=shardings(name, leaf.shape) if callable(shardings) else shardings,
+        )
+        for name, leaf in found.items()
     }
     return config, unflatten_dict(arrays.read(root / WEIGHTS, wanted), sep="/")
 
@@ -226,10 +234,3 @@ def _check_names(found: arrays.Named, config: VideoBoothConfig, what: str) -> No
     expected = arrays.named_leaves(abstract_params(config))
     if problems := arrays.differences(found, expected):
         raise ModelDirectoryError(f"{what} are not those of its model {config.name!r}: {problems}")
-
-
-def _per_leaf(shardings: Any, names: Iterable[str]) -> list[jax.sharding.Sharding | None]:
-    if shardings is None or isinstance(shardings, jax.sharding.Sharding):
-        return [shardings for _ in names]
-    given = arrays.named_leaves(shardings)
-    return [given[name] for name in names]

@@ -9,6 +9,7 @@ import grain
 import numpy as np
 
 from videobooth_jax.data import image_prompt
+from videobooth_jax.data.rows import process_stream
 from videobooth_jax.data.tokenizer import Tokenizer
 
 Batch = dict[str, np.ndarray]
@@ -24,7 +25,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
-    """How examples become batches. ``batch_size`` is per process."""
+    """How examples become batches. ``batch_size`` is that of all processes together."""
 
     batch_size: int
     clip_size: int  # side of the image tower's input, px
@@ -33,8 +34,7 @@ class BatchConfig:
     shuffle: bool = True
     seed: int = 0
     epochs: int | None = None  # None: without end
-    process_index: int = 0
-    process_count: int = 1
+    rows: range | None = None  # rows of every batch that this process supplies; None: all
     worker_count: int = 0  # processes that prepare examples; 0: this one
     drop_remainder: bool = True
 
@@ -69,21 +69,23 @@ def batches(
 ) -> grain.DatasetIterator[Batch]:
     """An iterator of batches. ``get_state()`` and ``set_state()`` save and restore its position.
 
-    Processes take every ``process_count``-th example of the same shuffled order, which changes with
-    every epoch. ``augment(example, rng)`` changes examples, with a generator that depends on seed,
-    epoch and position only.
+    All processes share one shuffled order, which changes with every epoch, and each takes its rows
+    of every batch. ``augment(example, rng)`` changes examples, with a generator that depends on
+    seed, epoch and position in that order only.
     """
     data = grain.MapDataset.source(source).seed(config.seed)
     if config.shuffle:
         data = data.shuffle()
-    data = data.repeat(config.epochs)[config.process_index :: config.process_count]
+    data = data.repeat(config.epochs)
     if augment is not None:
         data = data.random_map(augment)
+    data = process_stream(data, config.batch_size, config.rows)
 
     def stack(examples: Sequence[Mapping[str, Any]]) -> Batch:
         return collate(examples, tokenizer, config)
 
-    data = data.batch(config.batch_size, drop_remainder=config.drop_remainder, batch_fn=stack)
+    size = config.batch_size if config.rows is None else len(config.rows)
+    data = data.batch(size, drop_remainder=config.drop_remainder, batch_fn=stack)
     stream = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     if config.worker_count:
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(config.worker_count))

@@ -15,6 +15,8 @@ from typing import Any
 import grain
 import numpy as np
 
+from videobooth_jax.data.rows import process_stream
+
 ARRAYS = ("latents", "exemplar_latents", "clip_image", "ids", "placeholder")
 ZERO_EXEMPLAR = "zero_exemplar"
 
@@ -69,10 +71,15 @@ class LatentsSource:
 
 
 def latent_batches(
-    source: LatentsSource, batch_size: int, seed: int = 0
+    source: LatentsSource, batch_size: int, seed: int = 0, rows: range | None = None
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
     """Endless shuffled batches of ``source``; ``get_state()`` and ``set_state()`` save and
     restore the position.
+
+    ``batch_size`` is that of all processes together, ``rows`` those of every batch that this
+    process supplies; None: all.
     """
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().batch(batch_size)
+    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    size = batch_size if rows is None else len(rows)
+    data = process_stream(order, batch_size, rows).batch(size)
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))

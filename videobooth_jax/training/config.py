@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from videobooth_jax.models.sizes import SIZES
 from videobooth_jax.models.videobooth import VideoBoothConfig, config_from_dict, config_to_dict
+from videobooth_jax.sharding import MeshSizes
 
 Task = Literal["autoencoder", "clip", "diffusion"]
 
@@ -51,13 +52,6 @@ class DataConfig:
     batch_size: int = 16
     num_frames: int = 16
     shuffle_seed: int = 0
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Over how many devices the batch is split; -1: all there are."""
-
-    data: int = -1
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class TrainConfig:
     sample_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
+    mesh: MeshSizes = field(default_factory=MeshSizes)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 

@@ -57,8 +57,10 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot save {type(value).__name__} as a data position")
 
 
-def open_training_data(config: DataConfig, model: VideoBoothConfig) -> TrainingData:
-    """Open the source ``config`` names.
+def open_training_data(
+    config: DataConfig, model: VideoBoothConfig, rows: range | None = None
+) -> TrainingData:
+    """Open the source ``config`` names; ``rows`` of every batch, None for all of them.
 
     Raises:
         FileNotFoundError: "latents" without a finished folder at ``path``.
@@ -66,7 +68,7 @@ def open_training_data(config: DataConfig, model: VideoBoothConfig) -> TrainingD
     null_prompt = model.diffusion.null_prompt
     if config.source == "latents":
         source = LatentsSource(config.path, config.num_frames)
-        stream = latent_batches(source, config.batch_size, config.shuffle_seed)
+        stream = latent_batches(source, config.batch_size, config.shuffle_seed, rows)
         tokenizer_file = Path(config.path) / "tokenizer.json"
         return TrainingData(stream, tokenizer_file, null_prompt, source.zero_exemplar)
     world = SpritesConfig(split=config.split, resolution=model.height, num_frames=config.num_frames)
@@ -75,6 +77,7 @@ def open_training_data(config: DataConfig, model: VideoBoothConfig) -> TrainingD
         clip_size=model.vision_encoder.image_size,
         vae_size=model.height,
         seed=config.shuffle_seed,
+        rows=rows,
     )
     tokenizer = Tokenizer.from_file(SPRITES_TOKENIZER)
     stream = batches(SpritesSource(world), tokenizer, shape)

@@ -1,0 +1,81 @@
+"""Every axis of the mesh, alone and mixed, computes what one device does."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from tiny_run import run_config, run_model, write_start
+
+from videobooth_jax.sharding import make_mesh, place_batch
+from videobooth_jax.training import program as programs
+from videobooth_jax.training.data import open_training_data
+from videobooth_jax.training.phases import merge
+from videobooth_jax.training.train_step import make_loss
+
+ALONE = [{"data": 4}, {"fsdp": 4}, {"frames": 2}, {"tensor": 2}]
+MIXED = [
+    {"data": 2, "fsdp": 2, "tensor": 2},
+    {"fsdp": 2, "frames": 2, "tensor": 2},
+    {"data": 2, "frames": 4},
+]
+ONE_DEVICE = {"data": 1, "fsdp": 1, "frames": 1, "tensor": 1}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    return write_start(tmp_path_factory.mktemp("start") / "model", exemplar_timestep="same")
+
+
+def run(start, sizes):
+    """Loss and gradients of the first step, parameters after it; on the host."""
+    overrides = {f"mesh.{axis}": size for axis, size in (ONE_DEVICE | sizes).items()}
+    model = run_model(exemplar_timestep="same")
+    config = run_config(start, model, **overrides, **{"data.batch_size": 4, "data.num_frames": 4})
+    mesh = make_mesh(config.mesh)
+    program = programs.train_program(config, mesh)
+    state = programs.initial_state(program)
+    batch = place_batch(mesh, next(open_training_data(config.data, config.model)), 4)
+    loss = make_loss(config)
+    shardings = jax.tree.map(lambda x: x.sharding, state.trained)
+
+    @functools.partial(jax.jit, out_shardings=(None, shardings))
+    def differentiate(state, batch):
+        key = jax.random.fold_in(state.key, state.step)
+
+        def of(trained):
+            return loss(merge(trained, state.frozen), batch, key)[0]
+
+        return jax.value_and_grad(of)(state.trained)
+
+    value, gradients = jax.device_get(differentiate(state, batch))
+    state, _ = program.step(state, batch)
+    return value, *(flatten_dict(jax.device_get(x), sep="/") for x in (gradients, state.trained))
+
+
+@pytest.fixture(scope="module")
+def expected(start):
+    return run(start, {})
+
+
+def check(found, expected):
+    (loss, gradients, params), (wanted_loss, wanted_gradients, wanted_params) = found, expected
+    assert abs(loss - wanted_loss) <= 1e-5 * abs(wanted_loss)
+    for path, wanted in wanted_gradients.items():
+        difference = np.linalg.norm(gradients[path] - wanted)
+        assert difference <= 1e-4 * np.linalg.norm(wanted), path
+    close = [
+        np.isclose(params[p], x, rtol=1e-5, atol=1e-5).ravel() for p, x in wanted_params.items()
+    ]
+    assert np.concatenate(close).mean() >= 0.999
+
+
+def test_all_axes_at_once(start, expected):
+    check(run(start, MIXED[1]), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [*ALONE, MIXED[0], MIXED[2]], ids=str)
+def test_each_axis(start, expected, sizes):
+    check(run(start, sizes), expected)

@@ -1,0 +1,26 @@
+"""Devices as a mesh, and which array lives where on it."""
+
+from videobooth_jax.sharding.mesh import AXES, MeshSizes, make_mesh
+from videobooth_jax.sharding.placement import (
+    batch_shardings,
+    check_batch,
+    place_batch,
+    process_rows,
+    replicated,
+    state_shardings,
+)
+from videobooth_jax.sharding.rules import RULES, spec_of
+
+__all__ = [
+    "AXES",
+    "RULES",
+    "MeshSizes",
+    "batch_shardings",
+    "check_batch",
+    "make_mesh",
+    "place_batch",
+    "process_rows",
+    "replicated",
+    "spec_of",
+    "state_shardings",
+]

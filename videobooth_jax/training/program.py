@@ -1,0 +1,158 @@
+"""A phase as one program on a mesh: what its state and batches look like and where they live, the
+state it starts from, and its step. Nothing here touches data or disk except `load_given`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding
+
+from videobooth_jax.checkpointing import load_config, load_model
+from videobooth_jax.models.videobooth import abstract_params, init_params
+from videobooth_jax.sharding import batch_shardings, replicated, spec_of, state_shardings
+from videobooth_jax.training.config import TrainConfig
+from videobooth_jax.training.losses import Batch
+from videobooth_jax.training.optimizer import make_optimizer
+from videobooth_jax.training.phases import start_from_copies
+from videobooth_jax.training.state import TrainState, create_state
+from videobooth_jax.training.train_step import TrainStep, make_loss, make_train_step
+from videobooth_jax.typing import Array
+
+SUBJECT_TOKENS = 12
+"""Columns of ``placeholder``: tokens of the longest subject."""
+
+
+@dataclass(frozen=True)
+class TrainProgram:
+    """What to compile, and for where.
+
+    Attributes:
+        config: the run.
+        mesh: of `sharding.AXES`.
+        optimizer: as ``config.optimizer`` says.
+        state: a `TrainState` of ShapeDtypeStructs with shardings.
+        step: jitted; the state it is given is donated.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    state: TrainState
+    step: TrainStep
+
+
+def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
+    """The program of ``config`` on ``mesh``; nothing is compiled or allocated yet."""
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    make = partial(
+        create_state,
+        trainable=config.trainable,
+        optimizer=optimizer,
+        frozen_dtype=config.frozen_dtype,
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    abstract = jax.eval_shape(lambda p, k: make(p, key=k), abstract_params(config.model), key)
+    shardings = state_shardings(mesh, abstract)
+    step = jax.jit(
+        make_train_step(make_loss(config), optimizer, config.ema_decay),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    return TrainProgram(config, mesh, optimizer, _placed(abstract, shardings), step)
+
+
+def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
+    """A global batch as ShapeDtypeStructs with shardings: what the data of ``config`` gives."""
+    model, size = config.model, config.data.batch_size
+    side, (_, height, width, channels) = model.vision_encoder.image_size, model.latent_shape(1)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "clip_image": ((size, side, side, 3), jnp.float32),
+        "ids": ((size, model.text_encoder.max_position_embeddings), jnp.int32),
+        "null_ids": ((1, model.text_encoder.max_position_embeddings), jnp.int32),
+        "placeholder": ((size, SUBJECT_TOKENS), jnp.int32),
+    }
+    if config.data.source == "latents":
+        picture = (height, width, channels)
+        shapes["latents"] = ((size, config.data.num_frames, *picture), jnp.float32)
+        shapes["exemplar_latents"] = ((size, 1, *picture), jnp.float32)
+    else:
+        picture = (model.height, model.width, 3)
+        shapes["video"] = ((size, config.data.num_frames, *picture), jnp.float32)
+        shapes["vae_image"] = ((size, *picture), jnp.float32)
+    structs = {name: jax.ShapeDtypeStruct(*given) for name, given in shapes.items()}
+    return _placed(structs, batch_shardings(mesh, structs))
+
+
+def _placed(abstract: Any, shardings: Any) -> Any:
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings
+    )
+
+
+def initial_state(program: TrainProgram) -> TrainState:
+    """The state before the first step, made in parts where its parts live.
+
+    Fresh parameters, overwritten by those of ``init_from`` that exist there; then the phase's
+    copies.
+
+    Raises:
+        ValueError: a parameter of ``init_from`` has another shape here; all are named.
+    """
+    config = program.config
+    given = load_given(config, program.mesh)
+    complete = (
+        traverse_util.flatten_dict(abstract_params(config.model), sep="/").keys() <= given.keys()
+    )
+
+    def make(given: dict[str, Array], key: Array) -> TrainState:
+        fresh = {} if complete else init_params(config.model, key)
+        flat = traverse_util.flatten_dict(fresh, sep="/") | given
+        params = start_from_copies(traverse_util.unflatten_dict(flat, sep="/"), config.copies)
+        return create_state(params, config.trainable, program.optimizer, key, config.frozen_dtype)
+
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    return jax.jit(make, out_shardings=shardings)(given, jax.random.key(config.seed))
+
+
+def load_given(config: TrainConfig, mesh: Mesh) -> dict[str, Array]:
+    """The parameters of ``init_from`` that this model has, by path, as stored there; each device
+    reads its own part.
+
+    Raises:
+        ValueError: one has another shape there than here; all are named.
+    """
+    if not config.init_from:
+        return {}
+    expected = traverse_util.flatten_dict(abstract_params(config.model), sep="/")
+    sizes = dict(mesh.shape)
+
+    def place(path: str, shape: tuple[int, ...]) -> NamedSharding:
+        return NamedSharding(mesh, spec_of(path, shape, sizes))
+
+    params = load_model(config.init_from, dtype="stored", shardings=place)[1]
+    given = {p: x for p, x in traverse_util.flatten_dict(params, sep="/").items() if p in expected}
+    wrong = [
+        f"{path}: {x.shape} there, {expected[path].shape} here"
+        for path, x in given.items()
+        if x.shape != expected[path].shape
+    ]
+    if wrong:
+        raise ValueError(f"{config.init_from} is of another size:\n  " + "\n  ".join(wrong))
+    return given
+
+
+def with_measured_scale(config: TrainConfig) -> TrainConfig:
+    """The config with the latent scale measured when the autoencoder of ``init_from`` was trained.
+
+    An autoencoder in training keeps its own.
+    """
+    if not config.init_from or config.task == "autoencoder":
+        return config
+    factor = load_config(config.init_from).vae.scaling_factor
+    model = replace(config.model, vae=replace(config.model.vae, scaling_factor=factor))
+    return replace(config, model=model)

@@ -12,22 +12,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from videobooth_jax.aot.chips import chip_of, known_topologies
-from videobooth_jax.aot.standin import (
-    abstract_batch,
-    batch_shardings,
-    check_batch,
-    make_mesh,
-    state_shardings,
-    train_program,
-)
 from videobooth_jax.costs import count_costs
 from videobooth_jax.models.videobooth import abstract_params
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.requests import make_plan
+from videobooth_jax.sharding import (
+    batch_shardings,
+    check_batch,
+    make_mesh,
+    replicated,
+    state_shardings,
+)
 from videobooth_jax.training.config import TrainConfig
+from videobooth_jax.training.program import abstract_batch, train_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +117,13 @@ def sample(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
     null = subject.null_states
     states = spec((rows, *null.shape[1:]), null.dtype)
     latents = spec((rows, *model.latent_shape(plan.num_frames)), jnp.float32)
-    whole, split = (NamedSharding(mesh, PartitionSpec()), batch_shardings(mesh, ["latents", "ids"]))
-    rows_of = functools.partial(_place, sharding=split["ids"])
+    whole, split = replicated(mesh), batch_shardings(mesh, ("latents", "ids"))
+    rows_of: Any = functools.partial(_place, sharding=split["ids"])
     subject = dataclasses.replace(
         jax.tree.map(rows_of, subject), null_states=_place(null, sharding=whole)
     )
-    conditioning = programs.Conditioning(
-        rows_of(states), subject, _place(spec((), jnp.float32), sharding=whole)
-    )
+    scale: Any = _place(spec((), jnp.float32), sharding=whole)
+    conditioning = programs.Conditioning(rows_of(states), subject, scale)
     arguments = (
         jax.tree.map(_place, params, state_shardings(mesh, params)),
         conditioning,

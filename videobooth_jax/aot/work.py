@@ -148,7 +148,10 @@ def _part(part: tuple[Array, ...], whole: tuple[Array, ...]) -> int:
 def _fusion(inside: Computation, run: Run) -> int:
     """What a fusion reads of its operands and writes of its results."""
     root = inside.instructions[inside.root]
-    results = inside.operands(root) if root.opcode == "tuple" else [root]
+    if "AsyncCollectiveDone" in root.attributes:
+        return 0
+    several = root.opcode == "tuple" or "AsyncCollectiveStart" in root.attributes
+    results = inside.operands(root) if several else [root]
     made = [r for r in results if r.opcode != "parameter" and not _handed_on(run, r)]
     read = sum(_read(inside, run, parameter) for parameter in inside.parameters)
     return read + sum(_written(inside, result) for result in made)

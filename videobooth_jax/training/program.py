@@ -80,6 +80,7 @@ def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
         picture = (height, width, channels)
         shapes["latents"] = ((size, config.data.num_frames, *picture), jnp.float32)
         shapes["exemplar_latents"] = ((size, 1, *picture), jnp.float32)
+        shapes["zero_exemplar"] = ((1, 1, *picture), jnp.float32)
     else:
         picture = (model.height, model.width, 3)
         shapes["video"] = ((size, config.data.num_frames, *picture), jnp.float32)

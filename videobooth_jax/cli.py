@@ -97,7 +97,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _compile(args: argparse.Namespace) -> int:
     values = read_config(args.config, args.rest)
-    for name, value in _COMPILE_ENVIRONMENT.items():
+    for name, value in COMPILE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
     from videobooth_jax.aot.advice import advice
@@ -383,7 +383,7 @@ _SOURCES = {
     "vision_encoder": "CLIP's image tower, or both towers",
     "tokenizer": "where tokenizer.json lies (default: with the text encoder)",
 }
-_COMPILE_ENVIRONMENT = {
+COMPILE_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",  # there is no machine to ask which TPU it has
     "TPU_WORKER_HOSTNAMES": "localhost",

@@ -18,6 +18,8 @@ def get_config():
     config.trainable = ("projector", "text_kv")
     config.copies = ("text_kv",)
     config.steps = 20_000
+    for network in ("unet", "text_encoder", "vision_encoder", "projector"):
+        config.model[network].dtype = "bfloat16"
     config.frozen_dtype = "bfloat16"
     config.data.source = "latents"
     config.objective.kv = "coarse"

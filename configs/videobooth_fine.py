@@ -15,6 +15,8 @@ def get_config():
     config.trainable = ("projector", "text_kv", "frame_kv")
     config.copies = ("frame_kv",)
     config.steps = 20_000
+    for network in ("unet", "text_encoder", "vision_encoder", "projector"):
+        config.model[network].dtype = "bfloat16"
     config.frozen_dtype = "bfloat16"
     config.data.source = "latents"
     return config

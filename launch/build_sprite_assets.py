@@ -81,7 +81,7 @@ def tile(path: Path) -> Image.Image:
     art = Image.open(path).convert("RGBA")
     art = art.crop(art.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
     scale = TILE / max(art.size)
-    size = tuple(max(1, round(side * scale)) for side in art.size)
+    size = (max(1, round(art.width * scale)), max(1, round(art.height * scale)))
     art = art.convert("RGBa").resize(size, Image.Resampling.BICUBIC).convert("RGBA")
     square = Image.new("RGBA", (TILE, TILE))
     square.paste(art, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))

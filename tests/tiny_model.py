@@ -64,10 +64,15 @@ def tiny_config(**settings) -> VideoBoothConfig:
 
 
 def random_params(config: VideoBoothConfig):
-    """Every weight random, also those that start at zero, so that every path shows."""
+    """Every weight of a model random, also those that start at zero, so that every path shows."""
+    return random_like(abstract_params(config))
+
+
+def random_like(shapes, seed: int = 0):
+    """A parameter tree of these shapes: kernels of fan-in scale, norm scales near one."""
     flat = {}
-    for path, leaf in flatten_dict(abstract_params(config), sep="/").items():
-        rng = np.random.default_rng(zlib.crc32(path.encode()))
+    for path, leaf in flatten_dict(shapes, sep="/").items():
+        rng = np.random.default_rng(zlib.crc32(path.encode()) + seed)
         scale = 1 / np.sqrt(max(1, np.prod(leaf.shape[:-1]))) if len(leaf.shape) > 1 else 0.1
         offset = 1.0 if path.endswith("scale") else 0.0
         values = offset + scale * rng.standard_normal(leaf.shape)

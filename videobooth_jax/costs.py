@@ -14,6 +14,22 @@ import jax
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.interpreters import partial_eval
 
+PEAK_FLOPS = {
+    "TPU v3": 123e12 / 2,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12 / 2,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""``device_kind`` of a JAX device -> its dense bfloat16 peak, FLOP/s, by the makers' data sheets. A
+v3 or 7x chip is two devices; a v4 chip is one, its two cores together (the default there).
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Costs:

@@ -1,7 +1,10 @@
 """Train checkpoints: bit-exact, in the background, and robust to damage."""
 
 import dataclasses
+import errno
 import logging
+import resource
+import time
 
 import flax.struct
 import jax
@@ -12,7 +15,7 @@ import pytest
 from checkpoint_checks import assert_same, flip_a_bit, largest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from videobooth_jax.checkpointing import CheckpointError, TrainCheckpoints, manifest
+from videobooth_jax.checkpointing import CheckpointError, SaveError, TrainCheckpoints, manifest
 
 
 @flax.struct.dataclass
@@ -148,6 +151,61 @@ class TestTrainCheckpoints:
             TrainCheckpoints(tmp_path / "file")
         with pytest.raises(ValueError, match="keep=0"):
             TrainCheckpoints(tmp_path / "c", keep=0)
+
+    @pytest.mark.parametrize(("mode", "best"), [("min", 10), ("max", 20)])
+    def test_the_best_outlives_the_newest(self, tmp_path, mode, best):
+        scores = {5: 2.0, 10: 1.0, 15: None, 20: 3.0, 25: 1.0, 30: 2.5, 35: None}
+        with TrainCheckpoints(tmp_path, keep=2, keep_best=1, best_mode=mode) as checkpoints:
+            for step, score in scores.items():
+                checkpoints.save(step, make_state(step), str(step), score)
+            checkpoints.wait()
+            assert checkpoints.steps() == (best, 30, 35)
+            assert checkpoints.best_step() == best
+            assert_same(checkpoints.restore(make_state(), step=best)[0], make_state(best))
+
+    def test_a_best_that_is_damaged_has_no_score(self, tmp_path):
+        with TrainCheckpoints(tmp_path, keep=2, keep_best=1) as checkpoints:
+            for step in (1, 2):
+                checkpoints.save(step, make_state(step), "", float(step))
+            checkpoints.wait()
+            (tmp_path / "00000001" / "manifest.json").write_text("{")
+            assert checkpoints.best_step() == 2
+
+    def test_a_full_disk_is_told_and_leaves_the_last_good_one(self, tmp_path):
+        noise = np.random.default_rng(0).standard_normal((200, 200))
+        state = {"w": jnp.asarray(noise, jnp.float32)}
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, state, "good")
+            checkpoints.wait()
+            try:  # Python ignores the signal; writing beyond 64 KiB gives EFBIG
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+                checkpoints.save(2, state, "too large")
+                with pytest.raises(SaveError, match=r"step 2 .* File too large; the one of step 1"):
+                    checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+            restored, position = checkpoints.restore(state)
+            assert position == "good"
+            assert_same(restored, state)
+            checkpoints.save(3, state, "room again")
+            checkpoints.wait()
+            assert checkpoints.steps() == (1, 3)
+
+    def test_a_failed_save_is_heard_without_waiting_for_the_next(self, tmp_path, monkeypatch):
+        def no_space(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(manifest, "seal", no_space)
+        with TrainCheckpoints(tmp_path) as checkpoints:
+            checkpoints.poll()
+            checkpoints.save(1, make_state(), "")
+            while not checkpoints._pending.done():
+                time.sleep(0.01)
+            with pytest.raises(SaveError, match=r"No space left on device; there is none before"):
+                checkpoints.poll()
+        assert list(tmp_path.iterdir()) == []
 
     def test_failed_background_save_is_not_silent(self, tmp_path, monkeypatch):
         checkpoints = TrainCheckpoints(tmp_path)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_checks import TINY, random_array, random_like
+from model_checks import TINY, random_array
+from tiny_model import random_params
 
 from videobooth_jax.models.autoencoder_kl import AutoencoderKL
 from videobooth_jax.models.clip import CLIPVisionModel
@@ -26,7 +27,7 @@ PARTS = {"unet", "vae", "text_encoder", "vision_encoder", "projector"}
 
 @functools.cache
 def params():
-    return random_like(abstract_params(TINY))
+    return random_params(TINY)
 
 
 def apply(*args, **options):

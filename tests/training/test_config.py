@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from videobooth_jax.cli import read_config
 from videobooth_jax.training.config import default_config, from_config_dict
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -38,6 +39,15 @@ def test_model_sizes_can_be_overridden():
     config = default_config("sprites")
     config.model.unet.num_heads = 2
     assert from_config_dict(config).model.unet.num_heads == 2
+
+
+def test_fields_without_a_default_value_can_be_set_from_the_command_line():
+    path = CONFIGS[0].with_name("sprites_fine.py")
+    settings = ["--config.model.diffusion.guided_channels=3", "--config.model.subject_share=0.5"]
+    config = from_config_dict(read_config(str(path), settings))
+    assert config.model.diffusion.guided_channels == 3
+    assert config.model.subject_share == 0.5
+    assert from_config_dict(read_config(str(path), ())).model.unet.watermark_channels is None
 
 
 def test_unknown_key_is_named():

@@ -5,7 +5,12 @@ It learns, freezes what is frozen, resumes bit-exactly, and stops on a signal.
 
 import dataclasses
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -31,6 +36,44 @@ def first_params(config):
 def moved_groups(config, model_directory):
     before, after = first_params(config), flat(load_model(model_directory)[1])
     return {phases.group_of(p) for p in before if not np.array_equal(before[p], after[p])}
+
+
+PROCESS = """
+import os, pathlib, signal, sys
+from tiny_run import run_config
+from videobooth_jax.checkpointing import manifest
+from videobooth_jax.compilation_cache import enable_compilation_cache
+from videobooth_jax.training import loop
+
+start, workdir, steps, killed_in_save_of = sys.argv[1:]
+seal = manifest.seal
+def seal_or_die(root, *args):
+    if root.name == killed_in_save_of:
+        os.kill(os.getpid(), signal.SIGKILL)
+    seal(root, *args)
+manifest.seal = seal_or_die
+enable_compilation_cache()
+loop.train(run_config(pathlib.Path(start), steps=int(steps)), workdir)
+"""
+
+
+def process(start, workdir, programs, steps=4, killed_in_save_of=""):
+    """A run as a process of its own, its compiled programs kept in the folder ``programs``."""
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROCESS, start, workdir, str(steps), killed_in_save_of],
+        env=os.environ | {"PYTHONPATH": path, "VIDEOBOOTH_CACHE": str(programs)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def check_same_end(one, two):
+    expected, found = (flat(load_model(workdir / "model")[1]) for workdir in (one, two))
+    for path, value in expected.items():
+        np.testing.assert_array_equal(value, found[path], err_msg=path)
+    assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +108,39 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_pa
     monkeypatch.setattr(program, "make_train_step", interrupted)
     assert loop.train(run_config(start), tmp_path) is None
     monkeypatch.undo()
-    resumed = loop.train(run_config(start), tmp_path)
-    expected, found = flat(load_model(straight)[1]), flat(load_model(resumed)[1])
-    for path, value in expected.items():
-        np.testing.assert_array_equal(value, found[path], err_msg=path)
+    loop.train(run_config(start), tmp_path)
+    check_same_end(straight.parent, tmp_path)
+
+
+def test_killed_in_a_save_and_resumed_every_bit_is_that_of_an_unbroken_run(
+    start, straight, tmp_path
+):
+    killed = process(start, tmp_path, tmp_path / "programs", killed_in_save_of="00000004")
+    _, told = killed.communicate(timeout=600)
+    assert killed.returncode == -signal.SIGKILL, told
+    loop.train(run_config(start), tmp_path)
+    check_same_end(straight.parent, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_every_bit_is_that_of_an_unbroken_run(start, tmp_path):
+    rng, programs = random.Random(0), tmp_path / "programs"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    unbroken = process(start, whole, programs, steps=20)
+    assert "wrote" in unbroken.communicate(timeout=600)[1]
+    kills = 0
+    while not (broken / "model").exists():
+        run = process(start, broken, programs, steps=20)
+        for _ in range(rng.choice([0, 3, 4, 5, 6])):  # lines told, mostly one a step
+            run.stderr.readline()
+        time.sleep(rng.uniform(0, 0.3))
+        if kills < 6:
+            run.kill()
+        run.communicate(timeout=600)
+        kills += run.returncode == -signal.SIGKILL
+    print(f"{kills} kills")
+    assert kills >= 4
+    check_same_end(whole, broken)
 
 
 @pytest.mark.parametrize(

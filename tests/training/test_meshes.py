@@ -42,10 +42,10 @@ def run(start, sizes):
 
     @functools.partial(jax.jit, out_shardings=(None, shardings))
     def differentiate(state, batch):
-        key = jax.random.fold_in(state.key, state.step)
+        draws = loss.draw(batch, jax.random.fold_in(state.key, state.step))
 
         def of(trained):
-            return loss(merge(trained, state.frozen), batch, key)[0]
+            return loss.evaluate(merge(trained, state.frozen), batch, draws)[0]
 
         return jax.value_and_grad(of)(state.trained)
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_model import random_params
 from tiny_run import run_config, run_model, write_start
 
-from videobooth_jax.training import loop, samples
+from videobooth_jax.training import loop, run, samples
 from videobooth_jax.training.data import open_training_data
 
 GAP = 4
@@ -66,11 +66,18 @@ def test_an_autoencoder_shows_reconstructions_and_clip_nothing(start, batch):
     assert samples.sample_grid(dataclasses.replace(config, task="clip"), params, batch) is None
 
 
+def test_a_stop_is_heard_between_sampling_steps(start, batch):
+    config = run_config(start)
+    asked = iter([False, True])
+    params = random_params(config.model)
+    assert samples.sample_grid(config, params, batch, lambda: next(asked)) is None
+
+
 @pytest.mark.slow
 def test_the_loop_writes_them_on_its_way(start, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        loop, "sample_grid", lambda config, params, batch: seen.append(batch["ids"].shape)
+        run, "sample_grid", lambda config, params, batch, stopped: seen.append(batch["ids"].shape)
     )
     config = run_config(start, sample_every=2, model=run_model())
     loop.train(config, tmp_path)

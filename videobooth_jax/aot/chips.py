@@ -10,6 +10,8 @@ links of 50 GB/s each way (Jouppi et al. 2023, arXiv 2304.01433). Memory capacit
 import dataclasses
 import re
 
+from videobooth_jax.costs import PEAK_FLOPS
+
 GIB = 2**30
 
 
@@ -52,11 +54,19 @@ _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 CHIPS: dict[str, Chip] = {
-    "v4": Chip(275e12, 30.75 * GIB, 1.2e12, 300e9, 1, _CUBES, (("chip_config_name", "megacore"),)),
-    "v5e": Chip(197e12, 15.75 * GIB, 0.819e12, 200e9, 1, _FLAT),
-    "v5p": Chip(459e12, 95.73 * GIB, 2.765e12, 600e9, 1, _CUBES),
-    "v6e": Chip(918e12, 31.24 * GIB, 1.638e12, 400e9, 1, _FLAT),
-    "tpu7x": Chip(2307e12, 2 * 94.74 * GIB, 7.38e12, 600e9, 2, _CUBES),
+    "v4": Chip(
+        PEAK_FLOPS["TPU v4"],
+        30.75 * GIB,
+        1.2e12,
+        300e9,
+        1,
+        _CUBES,
+        (("chip_config_name", "megacore"),),
+    ),
+    "v5e": Chip(PEAK_FLOPS["TPU v5 lite"], 15.75 * GIB, 0.819e12, 200e9, 1, _FLAT),
+    "v5p": Chip(PEAK_FLOPS["TPU v5"], 95.73 * GIB, 2.765e12, 600e9, 1, _CUBES),
+    "v6e": Chip(PEAK_FLOPS["TPU v6 lite"], 31.24 * GIB, 1.638e12, 400e9, 1, _FLAT),
+    "tpu7x": Chip(2 * PEAK_FLOPS["TPU7x"], 2 * 94.74 * GIB, 7.38e12, 600e9, 2, _CUBES),
 }
 """Generation, as topology names begin -> chip."""
 

@@ -14,12 +14,17 @@ from videobooth_jax.checkpointing.model_directory import (
     load_model,
     save_model,
 )
-from videobooth_jax.checkpointing.train_checkpoints import CheckpointError, TrainCheckpoints
+from videobooth_jax.checkpointing.train_checkpoints import (
+    CheckpointError,
+    SaveError,
+    TrainCheckpoints,
+)
 
 __all__ = [
     "CheckpointError",
     "DamagedError",
     "ModelDirectoryError",
+    "SaveError",
     "TrainCheckpoints",
     "check_target",
     "load_config",

@@ -19,6 +19,8 @@ Named = dict[str, Any]
 """Name -> array, or its shape and dtype."""
 
 STATE = "state"
+COMMITTED = "commit_success.txt"
+"""Orbax writes the absolute path it saved to into this file; its being there is what counts."""
 IN_FLIGHT = 2**28
 """Bytes that may wait to be written, where arrays are too large to keep a second time."""
 
@@ -75,6 +77,9 @@ def write(path: epath.Path, arrays: Named, dtype: Any = None) -> None:
         context.array.saving.storage_options.dtype = jnp.dtype(dtype)
     with context:
         ocp.save(path, _tree(arrays), overwrite=True)
+    note = path / COMMITTED
+    if jax.process_index() == 0 and note.exists():
+        note.write_text("committed\n")
 
 
 def start_write(path: epath.Path, arrays: Named, texts: Mapping[str, str]) -> Callable[[], None]:

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from videobooth_jax.checkpointing.paths import is_remote
+
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 
@@ -27,25 +29,19 @@ class DamagedError(ValueError):
     """A folder is unfinished, or its files are not those that were written."""
 
 
-def resolve(path: str | os.PathLike[str]) -> epath.Path:
-    """An absolute path, ``~`` expanded; URLs such as ``gs://bucket/run`` stay as they are."""
-    if is_remote(path):
-        return epath.Path(path)
-    return epath.Path(Path(path).expanduser().absolute())
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a URL rather than a file of this machine."""
-    return "://" in os.fspath(path)
-
-
-def seal(root: epath.Path, parts: Iterable[str], arrays: Mapping[str, Any]) -> None:
+def seal(
+    root: epath.Path,
+    parts: Iterable[str],
+    arrays: Mapping[str, Any],
+    score: float | None = None,
+) -> None:
     """Write the manifest of ``root``; local files are flushed to the disk on the way.
 
     Args:
         root: the folder.
         parts: names of the files and folders in it that the seal covers.
         arrays: the arrays stored in them, or anything with their shapes and dtypes, by name.
+        score: how good what is stored is, by a measure of the caller's.
 
     Raises:
         OSError: a file cannot be read or the manifest not written.
@@ -55,6 +51,7 @@ def seal(root: epath.Path, parts: Iterable[str], arrays: Mapping[str, Any]) -> N
         "format_version": FORMAT_VERSION,
         "files": {str(file.relative_to(root)): _describe(file, flush=True) for file in files},
         "arrays": {name: [x.shape, jnp.dtype(x.dtype).name] for name, x in arrays.items()},
+        "score": score,
     }
     (root / MANIFEST).write_text(json.dumps(content))
 
@@ -100,6 +97,14 @@ def arrays(root: epath.Path) -> dict[str, jax.ShapeDtypeStruct]:
     """
     entries = _read(root)["arrays"]
     return {n: jax.ShapeDtypeStruct(shape, jnp.dtype(kind)) for n, (shape, kind) in entries.items()}
+
+
+def score(root: epath.Path) -> float | None:
+    """The score a folder was sealed with; None without one, or if the manifest is damaged."""
+    try:
+        return _read(root).get("score")
+    except DamagedError:
+        return None
 
 
 def is_sealed(root: epath.Path) -> bool:

@@ -25,7 +25,7 @@ from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from videobooth_jax.checkpointing import arrays, manifest
+from videobooth_jax.checkpointing import arrays, manifest, paths
 from videobooth_jax.checkpointing.manifest import DamagedError
 from videobooth_jax.models.videobooth import (
     VideoBoothConfig,
@@ -78,12 +78,12 @@ def save_model(
         ModelDirectoryError: ``params`` are not those of ``config``; every name is listed.
         OSError: ``path`` cannot be written.
     """
-    target = manifest.resolve(path)
+    target = paths.resolve(path)
     named = arrays.named_leaves(params)
     check_target(target, overwrite)
     _check_names(named, config, f"the parameters to save in {path}")
     tokenizer = epath.Path(tokenizer_file).read_bytes() if tokenizer_file else None
-    draft = target if manifest.is_remote(target) else target.parent / f".{target.name}.partial"
+    draft = target if paths.is_remote(target) else target.parent / f".{target.name}.partial"
     primary = jax.process_index() == 0
     try:
         if primary:
@@ -108,7 +108,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
     Raises:
         FileExistsError: there is something at ``path``; with ``overwrite``: and no model directory.
     """
-    target = manifest.resolve(path)
+    target = paths.resolve(path)
     if not target.exists():
         return
     if not overwrite:
@@ -158,7 +158,7 @@ def load_config(path: str | os.PathLike[str]) -> VideoBoothConfig:
         ModelDirectoryError: no model directory, or a ``config.json`` that is unreadable, of another
             format version, or has unknown, missing or ill-fitting keys.
     """
-    root = manifest.resolve(path)
+    root = paths.resolve(path)
     if not root.is_dir():
         raise ModelDirectoryError(f"{path} is not a model directory: there is no such folder")
     if not (root / CONFIG).is_file():
@@ -198,7 +198,7 @@ def load_model(
         ModelDirectoryError: the directory is missing, incomplete or damaged, or its weights are not
             those of its config; all missing, unexpected and misshapen names are listed together.
     """
-    root, config = manifest.resolve(path), load_config(path)
+    root, config = paths.resolve(path), load_config(path)
     if not (root / WEIGHTS).is_dir():
         raise ModelDirectoryError(
             f"{path} is not a complete model directory: {WEIGHTS}/ is missing"

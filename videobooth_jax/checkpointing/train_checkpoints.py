@@ -5,18 +5,20 @@ last, the manifest that tells a finished checkpoint from an interrupted one.
 """
 
 import base64
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from etils import epath
 
-from videobooth_jax.checkpointing import arrays, manifest
+from videobooth_jax.checkpointing import arrays, manifest, paths
 from videobooth_jax.checkpointing.manifest import DamagedError
 
 DataPosition = bytes | str | dict[str, Any]
@@ -30,6 +32,10 @@ class CheckpointError(ValueError):
     """No checkpoint can be used, or the one there is belongs to another run."""
 
 
+class SaveError(OSError):
+    """A checkpoint could not be written: a full disk, most often."""
+
+
 class TrainCheckpoints:
     """The checkpoints of one run. Use as a context manager, or `close` it: saving goes on in the
     background.
@@ -40,26 +46,28 @@ class TrainCheckpoints:
         directory: where to keep them; made if need be. ``gs://`` works where its file system is
             installed.
         keep: how many of the newest to keep.
+        keep_best: how many of those with the best scores to keep besides.
+        best_mode: "min" if the smallest score is the best, "max" if the largest.
 
     Raises:
         OSError: ``directory`` cannot be written.
-        ValueError: ``keep`` is not positive.
+        ImportError: its file system is not installed.
+        ValueError: ``keep`` is not positive, or ``directory`` is no path of this machine that was
+            meant to be (see `paths.resolve`).
     """
 
-    def __init__(self, directory: str | os.PathLike[str], keep: int = 3):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int = 3,
+        keep_best: int = 0,
+        best_mode: Literal["min", "max"] = "min",
+    ):
         if keep < 1:
             raise ValueError(f"keep={keep}: at least one checkpoint must be kept")
-        self.directory, self.keep = manifest.resolve(directory), keep
-        probe = self.directory / f".writable_{jax.process_index()}"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
-            raise type(error)(
-                f"checkpoints cannot be written to {directory}: {error.strerror or error}; "
-                "give a folder you may write to"
-            ) from error
+        self.directory, self.keep = paths.resolve(directory), keep
+        self.keep_best, self._sign = keep_best, {"min": 1.0, "max": -1.0}[best_mode]
+        paths.make_writable(self.directory, "checkpoints", jax.process_index())
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
 
@@ -69,32 +77,76 @@ class TrainCheckpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def save(self, step: int, state: Any, data_position: DataPosition) -> None:
+    def save(
+        self, step: int, state: Any, data_position: DataPosition, score: float | None = None
+    ) -> None:
         """Save a state and the data position as one step.
 
-        ``state`` is any pytree of arrays, typed PRNG keys among them.
-        Returns once the arrays are copied, so they may be donated; the rest happens in the
+        ``state`` is any pytree of arrays, typed PRNG keys among them; ``score`` says how good it
+        is. Returns once the arrays are copied, so they may be donated; the rest happens in the
         background. Waits for the save before it and raises what went wrong in that one. Afterwards
-        the oldest beyond ``keep`` are removed.
+        those beyond the newest ``keep`` and the best ``keep_best`` are removed.
 
         Raises:
-            OSError: this or the previous checkpoint could not be written.
+            SaveError: this or the previous checkpoint could not be written; the ones before are
+                still there.
         """
         self.wait()
         named = {name: _storable(leaf) for name, leaf in arrays.named_leaves(state).items()}
-        folder = self._folder(step)
-        finish = arrays.start_write(folder, named, {DATA: _encode(data_position)})
-        self._pending = self._thread.submit(self._complete, finish, step, _abstract(named))
+        try:
+            finish = arrays.start_write(self._folder(step), named, {DATA: _encode(data_position)})
+        except Exception as error:
+            raise self._failed(step, error) from error
+        self._pending = self._thread.submit(self._complete, finish, step, _abstract(named), score)
 
-    def _complete(self, finish: Callable[[], None], step: int, named: arrays.Named) -> None:
-        finish()
-        if jax.process_index() != 0:
-            return
-        manifest.seal(self._folder(step), (arrays.STATE, DATA), named)
-        for old in [s for s in self.steps() if s <= step][: -self.keep]:
+    def _complete(
+        self, finish: Callable[[], None], step: int, named: arrays.Named, score: float | None
+    ) -> None:
+        try:
+            finish()
+            if jax.process_index() == 0:
+                manifest.seal(self._folder(step), (arrays.STATE, DATA), named, score)
+                self._prune(step)
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def _prune(self, newest: int) -> None:
+        finished = [s for s in self.steps() if s <= newest]
+        kept = {*finished[-self.keep :], *self._best(finished)}
+        for old in set(finished) - kept:
             self._folder(old).rmtree(missing_ok=True)
+        self._remove_unfinished()
+
+    def _best(self, steps: Sequence[int]) -> list[int]:
+        """The ``keep_best`` steps with the best scores, best first; the earlier where two tie."""
+        if not self.keep_best:
+            return []
+        scores = {step: manifest.score(self._folder(step)) for step in steps}
+        known = {step: self._sign * score for step, score in scores.items() if score is not None}
+        return sorted(known, key=lambda step: (known[step], step))[: self.keep_best]
+
+    def _failed(self, step: int, error: Exception) -> "SaveError":
+        """What to tell; also makes room by removing what was half written."""
+        if jax.process_index() == 0:
+            with contextlib.suppress(OSError):
+                self._remove_unfinished()
+        good = self.latest_step()
+        rest = (
+            "there is none before it" if good is None else f"the one of step {good} is still good"
+        )
+        return SaveError(
+            f"the checkpoint of step {step} could not be written to {self.directory}: "
+            f"{_reason(error)}; {rest}. Make room or give another folder, then start again"
+        )
+
+    def _remove_unfinished(self) -> None:
         for leftover in self._unfinished():
             leftover.rmtree(missing_ok=True)
+
+    def poll(self) -> None:
+        """Raise what went wrong in the last save if it has ended; does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Wait until the last save is on disk; raises what went wrong in it."""
@@ -117,6 +169,10 @@ class TrainCheckpoints:
     def latest_step(self) -> int | None:
         """The newest step with a finished checkpoint, or None."""
         return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """The finished step with the best score, or None where none has one."""
+        return next(iter(self._best(self.steps())), None)
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, DataPosition]:
         """Read back a state and its data position, bit for bit.
@@ -166,6 +222,14 @@ class TrainCheckpoints:
         step."""
         folders = (p for p in self.directory.iterdir() if p.name.split(".")[0].isdigit())
         return [p for p in folders if not (p.name.isdigit() and manifest.is_sealed(p))]
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words where a library has wrapped its error number in a long text."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else f"{type(error).__name__}: {error}"
 
 
 def _is_key(leaf: Any) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from videobooth_jax.models.sizes import SIZES
 from videobooth_jax.models.videobooth import VideoBoothConfig, config_from_dict, config_to_dict
@@ -79,7 +80,15 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run of the loop."""
+    """One run of the loop.
+
+    Beside the ``keep_checkpoints`` newest checkpoints stay the ``keep_best`` ones whose
+    ``best_metric``, averaged over the reports of the last ``checkpoint_every`` steps, is the best:
+    the smallest, or with ``best_mode`` "max" the largest. ``accumulate_steps`` is in how many
+    parts a batch goes through the model, one after the other, to one update.
+    ``max_nonfinite_steps`` is how many steps on end may be skipped because loss or gradient is not
+    finite. ``profile_steps`` steps from ``profile_start`` (counted from 0) are recorded; 0: none.
+    """
 
     name: str
     task: Task
@@ -94,6 +103,13 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+    keep_best: int = 1
+    best_metric: str = "loss"
+    best_mode: Literal["min", "max"] = "min"
+    accumulate_steps: int = 1
+    max_nonfinite_steps: int = 10
+    profile_start: int = 10
+    profile_steps: int = 0
     sample_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -110,7 +126,7 @@ def default_config(size: str) -> ConfigDict:
             "name": "",
             "task": "diffusion",
             "trainable": (),
-            "model": config_to_dict(SIZES[size]),
+            "model": _open(VideoBoothConfig, config_to_dict(SIZES[size])),
         },
         type_safe=True,
     )
@@ -122,6 +138,23 @@ def default_config(size: str) -> ConfigDict:
             default = dataclasses.asdict(cast(Any, f.default_factory)())
         config[f.name] = default
     return config
+
+
+def _open(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` of a dataclass with placeholders of the annotated type for None, whose type
+    ml_collections could not tell, so that the command line can set those fields too.
+    """
+    hints = typing.get_type_hints(kind)
+
+    def leaf(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return _open(cast(type, hint), value)
+        if value is not None:
+            return value
+        (inner,) = (t for t in typing.get_args(hint) if t is not types.NoneType)
+        return placeholder(typing.get_origin(inner) or inner)
+
+    return {name: leaf(hints[name], value) for name, value in values.items()}
 
 
 def from_config_dict(config: ConfigDict) -> TrainConfig:

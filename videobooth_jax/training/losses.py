@@ -29,7 +29,6 @@ from videobooth_jax.typing import Array, Latents, Params, TextStates, Words
 Batch = dict[str, Any]
 """See ``docs/architecture.md``, data; the diffusion task also needs ``null_ids`` (1, n)."""
 Metrics = dict[str, Array]
-LossFn = Callable[[Params, Batch, Array], tuple[Array, Metrics]]
 
 
 def bound(model: VideoBooth, params: Params) -> Callable[..., Any]:
@@ -54,7 +53,9 @@ class Draws:
 def draw(
     key: Array, latents: Latents, num_indices: int, copies: int, drop_probability: float
 ) -> Draws:
-    """Draw timesteps uniformly, noise, and which rows are dropped."""
+    """Draw timesteps uniformly, noise, and which rows are dropped; of ``latents`` only shape and
+    dtype matter.
+    """
     indices_key, noise_key, exemplar_key, drop_key = jax.random.split(key, 4)
     batch = latents.shape[0]
     return Draws(
@@ -67,32 +68,53 @@ def draw(
     )
 
 
+def posterior_noise(model: VideoBooth, batch: Batch, key: Array) -> dict[str, Array]:
+    """Noise for drawing from the autoencoder's posterior of everything :func:`encode_pixels`
+    encodes, under the names of the results; empty for batches that carry latents already.
+    """
+    if "latents" in batch:
+        return {}
+    config = model.config.vae
+
+    def shape(*pictures: int) -> tuple[int, ...]:
+        height, width = (side // config.downsampling for side in batch["video"].shape[2:4])
+        return (*pictures, height, width, config.latent_channels)
+
+    rows, frames = batch["video"].shape[:2]
+    shapes = {"latents": shape(rows, frames)}
+    if "vae_image" in batch:
+        shapes |= {"exemplar_latents": shape(rows, 1), "zero_exemplar": shape(1, frames)}
+    keys = jax.random.split(key, 3)
+    return {
+        name: gaussian.normal(key, shape, config.dtype)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=False)
+    }
+
+
 def encode_pixels(
-    model: VideoBooth, params: Params, batch: Batch, key: Array, sample: bool
+    model: VideoBooth, params: Params, batch: Batch, noise: dict[str, Array] | None = None
 ) -> Batch:
     """Replace pixels by scaled latents: ``latents``, ``exemplar_latents`` and ``zero_exemplar``.
 
-    The published trainers *sample* the posterior everywhere (quirk 10); ``sample=False`` takes
-    its mean. Batches that carry latents already pass through.
+    The published trainers *sample* the posterior everywhere (quirk 10), which ``noise`` of
+    :func:`posterior_noise` does; without it the mean is taken. Batches that carry latents already
+    pass through.
     """
     if "latents" in batch:
         return batch
-    frames = batch["video"].shape[1]
-    keys = jax.random.split(key, 3)
 
-    def encode(images: Array, key: Array) -> Array:
+    def encode(images: Array, name: str) -> Array:
         mean, logvar = bound(model, params)(images, method="encode")
-        if not sample:
-            return mean
-        return mean + jnp.exp(0.5 * logvar) * gaussian.normal(key, mean.shape, mean.dtype)
+        return mean if noise is None else mean + jnp.exp(0.5 * logvar) * noise[name]
 
     out = dict(batch)
-    out["latents"] = encode(out.pop("video"), keys[0])
+    frames = batch["video"].shape[1]
+    out["latents"] = encode(out.pop("video"), "latents")
     if "vae_image" in batch:
         image = out.pop("vae_image")
-        out["exemplar_latents"] = encode(image[:, None], keys[1])
+        out["exemplar_latents"] = encode(image[:, None], "exemplar_latents")
         zeros = jnp.zeros((1, frames, *image.shape[1:]), image.dtype)
-        out["zero_exemplar"] = encode(zeros, keys[2])
+        out["zero_exemplar"] = encode(zeros, "zero_exemplar")
     return out
 
 
@@ -203,13 +225,22 @@ def diffusion_loss(
     metrics = {"loss_ldm": jnp.mean(per_sample)}
     loss = metrics["loss_ldm"]
     if told.words is not None:
-        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(told.words))
+        words = told.words.astype(metrics["loss_ldm"].dtype)
+        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(words))
         loss = loss + metrics["loss_reg"]
     return loss, metrics
 
 
+def autoencoder_noise(model: VideoBooth, batch: Batch, key: Array) -> Array:
+    """Noise (batch, frames + 1, height, width, channels) for :func:`autoencoder_loss`."""
+    config = model.config.vae
+    rows, frames, *sides = batch["video"].shape[:4]
+    sides = [side // config.downsampling for side in sides]
+    return gaussian.normal(key, (rows, frames + 1, *sides, config.latent_channels), config.dtype)
+
+
 def autoencoder_loss(
-    model: VideoBooth, objective: ObjectiveConfig, params: Params, batch: Batch, key: Array
+    model: VideoBooth, objective: ObjectiveConfig, params: Params, batch: Batch, noise: Array
 ) -> tuple[Array, Metrics]:
     """Squared error of the reconstruction plus ``kl_weight`` times the mean KL of a latent entry
     to N(0, 1).
@@ -220,7 +251,7 @@ def autoencoder_loss(
     pictures = jnp.concatenate([batch["video"], batch["vae_image"][:, None]], axis=1)
     images = pictures.reshape(-1, *pictures.shape[2:])
     mean, logvar = bound(model, params)(images, method="encode")
-    noise = gaussian.normal(key, mean.shape, mean.dtype)
+    noise = noise.reshape(mean.shape)
     decoded = bound(model, params)(mean + jnp.exp(0.5 * logvar) * noise, method="decode")
     mse = jnp.mean(jnp.square(decoded - images))
     kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
@@ -228,7 +259,7 @@ def autoencoder_loss(
     return mse + objective.kl_weight * kl, {"mse": mse, "kl": kl, "psnr": psnr}
 
 
-def clip_loss(model: VideoBooth, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+def clip_loss(model: VideoBooth, params: Params, batch: Batch) -> tuple[Array, Metrics]:
     """Symmetric InfoNCE between sentences and first frames, and between image prompts and first
     frames.
 

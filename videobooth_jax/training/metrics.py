@@ -1,11 +1,25 @@
-"""What a run tells while it runs: a line on the console, scalars and pictures for TensorBoard."""
+"""What a run tells while it runs: a line on the console, two files of records, and TensorBoard.
 
+``metrics.jsonl`` holds what was computed, exact and the same for equal runs, byte by byte;
+``speed.jsonl`` holds what time it took, and is never cut.
+"""
+
+import os
 import sys
 import time
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
+import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from etils import epath
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+
+from videobooth_jax.costs import PEAK_FLOPS
+from videobooth_jax.training.clock import Lap
+from videobooth_jax.training.progress import Row
+from videobooth_jax.training.records import Records
 
 
 def format_seconds(seconds: float) -> str:
@@ -15,51 +29,112 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s"
 
 
-class Reporter:
-    """Averages metrics between reports, keeps the clock, writes the console line and TensorBoard
-    events.
+@dataclass(frozen=True)
+class Work:
+    """What a step does and on what.
 
-    ``first_step`` is where this process started, so that rates after a resume are this process's
-    own.
+    Attributes:
+        samples: rows of the batch, over all devices.
+        flops: floating point operations of the step, over all devices, see `costs.count_costs`.
+        devices: how many.
+        device_kind: as JAX names it.
     """
 
-    def __init__(self, workdir: Path, name: str, first_step: int, last_step: int, batch_size: int):
-        """Open the event file under ``workdir/tensorboard``."""
-        self._writer = SummaryWriter(logdir=str(workdir / "tensorboard"))
-        self._name, self._last, self._batch = name, last_step, batch_size
-        self._since, self._step = time.monotonic(), first_step
-        self._waited = 0.0
+    samples: int
+    flops: int
+    devices: int
+    device_kind: str
 
-    def waited(self, seconds: float) -> None:
-        """Count time spent waiting for data."""
-        self._waited += seconds
-
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        """Print one line and write scalars for the interval that ends at ``step``."""
-        elapsed = max(time.monotonic() - self._since, 1e-9)
-        rate = (step - self._step) / elapsed
-        left = (self._last - step) / max(rate, 1e-9)
-        speed = {
-            "steps_per_second": rate,
-            "samples_per_second": rate * self._batch,
-            "data_wait_share": self._waited / elapsed,
+    def speed(self, lap: Lap) -> Row:
+        """Rates of a lap; ``mfu``, model FLOP/s over the device's peak, only where that is known
+        (`costs.PEAK_FLOPS`).
+        """
+        flops = self.flops / lap.step_seconds / self.devices
+        rates = {
+            "samples_per_second": self.samples / lap.step_seconds,
+            "samples_per_second_per_device": self.samples / lap.step_seconds / self.devices,
+            "tflops_per_second_per_device": flops / 1e12,
         }
+        peak = PEAK_FLOPS.get(self.device_kind)
+        return asdict(lap) | rates | ({"mfu": flops / peak} if peak else {})
+
+
+class Reporter:
+    """Writes reports of a run; in a run of several processes, only the first one does."""
+
+    def __init__(self, workdir: epath.Path, name: str, first_step: int, last_step: int):
+        """Open the files in ``workdir``; what they say of steps after ``first_step``, where this
+        process begins, is dropped.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._name, self._last = name, last_step
+        self._primary = jax.process_index() == 0
+        self.metrics = Records(workdir / "metrics.jsonl", writes=self._primary)
+        self.metrics.keep_until(first_step)
+        self._speed = Records(workdir / "speed.jsonl", writes=self._primary)
+        self._speed.append({"step": first_step, "unix_time": time.time(), "event": "start"})
+        self._events = _open_events(workdir / "tensorboard") if self._primary else None
+
+    @property
+    def started(self) -> float:
+        """When the run was first started, seconds since 1970."""
+        return self._speed.rows[0]["unix_time"]
+
+    def report(self, step: int, metrics: Row, speed: Row) -> None:
+        """Print one line and write scalars for the interval that ends at ``step``.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self.metrics.append({"step": step} | metrics)
+        self._speed.append({"step": step, "unix_time": time.time()} | speed)
+        if not self._primary:
+            return
         for key, value in (metrics | speed).items():
-            self._writer.add_scalar(key, value, step)
-        self._writer.flush()
-        terms = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+            self._write(summary.scalar(key, value), step)
+        self._flush()
+        terms = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "nonfinite_steps")
+        skipped = metrics["nonfinite_steps"]
         line = (
-            f"{self._name} {step}/{self._last}  {terms}  {rate:.2f} steps/s "
-            f"({rate * self._batch:.1f} samples/s, data wait {speed['data_wait_share']:.0%})  "
-            f"{format_seconds(left)} left"
+            f"{self._name} {step}/{self._last}  {terms}  {speed['step_seconds']:.3g} s/step "
+            f"({speed['samples_per_second']:.1f} samples/s, "
+            f"data wait {speed['data_wait_share']:.0%}, goodput {speed['goodput']:.0%})  "
+            f"{format_seconds((self._last - step) * speed['step_seconds'])} left"
+            + (f"  SKIPPED {skipped:.0f} steps that were not finite" if skipped else "")
         )
         print(line, file=sys.stderr, flush=True)
-        self._since, self._step, self._waited = time.monotonic(), step, 0.0
+
+    def average(self, metric: str, after: int) -> float | None:
+        """Mean of a metric over the reports of steps beyond ``after``; None without any."""
+        values = [row.get(metric) for row in self.metrics.rows if row["step"] > after]
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
 
     def image(self, name: str, picture: np.ndarray, step: int) -> None:
         """Write a picture, uint8 (height, width, 3)."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        if self._primary:
+            self._write(summary.image(name, picture, dataformats="HWC"), step)
+            self._flush()
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _write(self, content: summary.Summary, step: int) -> None:
+        assert self._events is not None
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=content))
+
+    def _flush(self) -> None:
+        assert self._events is not None
+        self._events.flush()
+
+
+def _open_events(folder: epath.Path) -> EventsWriter:
+    """TensorBoard's file, written by this thread: on a full disk tensorboardX's own thread would
+    die, and the run wait for it for ever.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return EventsWriter(os.path.join(str(folder), "events"))  # noqa: PTH118 (may be a URL)

@@ -59,7 +59,7 @@ def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
     abstract = jax.eval_shape(lambda p, k: make(p, key=k), abstract_params(config.model), key)
     shardings = state_shardings(mesh, abstract)
     step = jax.jit(
-        make_train_step(make_loss(config), optimizer, config.ema_decay),
+        make_train_step(make_loss(config), optimizer, config.ema_decay, config.accumulate_steps),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
     )

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from videobooth_jax.diffusion.samplers import sample_steps
 from videobooth_jax.models.videobooth import VideoBooth
 from videobooth_jax.outputs import contact_sheet
 from videobooth_jax.pipeline import programs
-from videobooth_jax.pipeline.requests import make_plan
+from videobooth_jax.pipeline.requests import make_plan, sampler_of
 from videobooth_jax.training.config import ObjectiveConfig, TrainConfig
 from videobooth_jax.training.losses import Batch, bound, condition, encode_pixels
+from videobooth_jax.training.stopping import Stopped
 from videobooth_jax.typing import Frames, Params
 
 MOST = 4
@@ -26,9 +28,11 @@ def injection_of(objective: ObjectiveConfig) -> str:
     return "fine" if objective.exemplar else "coarse"
 
 
-def sample_grid(config: TrainConfig, params: Params, batch: Batch) -> np.ndarray | None:
+def sample_grid(
+    config: TrainConfig, params: Params, batch: Batch, stopped: Stopped = lambda: False
+) -> np.ndarray | None:
     """A picture uint8 (height, width, 3) of the first rows of ``batch``; None for a task that
-    makes no pictures.
+    makes no pictures, or once ``stopped`` (asked between sampling steps) says so.
 
     Diffusion: videos sampled as the pipeline would, from noise of ``config.seed``. Autoencoder:
     reconstructions.
@@ -37,15 +41,19 @@ def sample_grid(config: TrainConfig, params: Params, batch: Batch) -> np.ndarray
     grids = {"diffusion": _videos, "autoencoder": _reconstructions}
     if config.task not in grids:
         return None
-    shown, made = grids[config.task](config, params, rows)
+    shown, made = grids[config.task](config, params, rows, stopped)
+    if made is None:
+        return None
     pairs = np.stack([shown, made], axis=1)
     return contact_sheet(pairs.reshape(-1, *pairs.shape[2:]))
 
 
-def _videos(config: TrainConfig, params: Params, batch: Batch) -> tuple[Frames, Frames]:
+def _videos(
+    config: TrainConfig, params: Params, batch: Batch, stopped: Stopped
+) -> tuple[Frames, Frames | None]:
     model = VideoBooth(config.model)
     key = jax.random.key(config.seed)
-    batch = encode_pixels(model, params, batch, key, sample=False)
+    batch = encode_pixels(model, params, batch)
     latents = jnp.asarray(batch["latents"])
     count, frames, height, width, _ = latents.shape
     plan, scale = make_plan(
@@ -62,13 +70,22 @@ def _videos(config: TrainConfig, params: Params, batch: Batch) -> tuple[Frames, 
     subject = programs.Subject(told.words, jnp.asarray(exemplar)[:, 0], told.null_states[:1])
     conditioning = programs.Conditioning(told.states, subject, jnp.float32(scale))
     keys = jax.random.split(key, count)
-    made = programs.make_videos(config.model, plan, params, conditioning, keys)
-    shown = programs.decode(config.model, params, jnp.concatenate([exemplar, latents], axis=1))
-    blank = np.full_like(shown[:, :1], 255)
-    return np.asarray(shown), np.concatenate([blank, made], axis=1)
+    shown = np.asarray(
+        programs.decode(config.model, params, jnp.concatenate([exemplar, latents], axis=1))
+    )
+    denoise = programs.denoiser(config.model, plan, params, conditioning)
+    noise = programs.start(config.model, plan, keys)
+    for _, sampled, _ in sample_steps(sampler_of(config.model, plan), denoise, noise, keys):
+        sampled.block_until_ready()
+        if stopped():
+            return shown, None
+    made = programs.decode(config.model, params, sampled)
+    return shown, np.concatenate([np.full_like(shown[:, :1], 255), made], axis=1)
 
 
-def _reconstructions(config: TrainConfig, params: Params, batch: Batch) -> tuple[Frames, Frames]:
+def _reconstructions(
+    config: TrainConfig, params: Params, batch: Batch, stopped: Stopped
+) -> tuple[Frames, Frames | None]:
     pictures = jnp.concatenate([batch["vae_image"][:, None], batch["video"]], axis=1)
     mean, _ = bound(VideoBooth(config.model), params)(pictures, method="encode")
     made = programs.decode(config.model, params, mean)

@@ -1,0 +1,168 @@
+"""From a state to the last step: stepping, reporting, sampling and saving on the way."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from videobooth_jax.checkpointing import TrainCheckpoints
+from videobooth_jax.costs import count_costs
+from videobooth_jax.sharding import place_batch
+from videobooth_jax.training.clock import Clock
+from videobooth_jax.training.config import TrainConfig
+from videobooth_jax.training.data import TrainingData, open_training_data
+from videobooth_jax.training.feed import Feed
+from videobooth_jax.training.losses import Batch, Metrics
+from videobooth_jax.training.metrics import Reporter, Work
+from videobooth_jax.training.profiling import ProfilerWindow
+from videobooth_jax.training.program import TrainProgram
+from videobooth_jax.training.progress import Pending, Progress, check_finite, summarize
+from videobooth_jax.training.samples import sample_grid
+from videobooth_jax.training.state import TrainState
+from videobooth_jax.training.stopping import Stopped
+from videobooth_jax.training.train_step import TrainStep
+
+
+def run_steps(
+    program: TrainProgram,
+    state: TrainState,
+    data: TrainingData,
+    checkpoints: TrainCheckpoints,
+    workdir: epath.Path,
+    stopped: Stopped,
+    progress: Progress,
+) -> TrainState:
+    """Step until ``config.steps`` or a stop signal, reporting and saving on the way and at the
+    end.
+
+    Args:
+        program: the run, on its mesh.
+        state: where to begin; donated.
+        data: standing at ``progress.data``.
+        checkpoints: where to save.
+        workdir: where reports go.
+        stopped: asked between steps, and while samples are made.
+        progress: what was saved with ``state``, or a fresh one.
+
+    Raises:
+        NonFiniteError: see `progress.check_finite`.
+        SaveError: a checkpoint could not be written.
+        OSError: reports could not be written.
+        ValueError: ``config.best_metric`` is none of this task's.
+    """
+    config, mesh = program.config, program.mesh
+    reporter = Reporter(workdir, config.name, int(state.step), config.steps)
+    profiler = ProfilerWindow(workdir / "profile", config.profile_start, config.profile_steps)
+    with contextlib.closing(reporter), contextlib.closing(profiler):
+        feed = Feed(data, partial(place_batch, mesh, batch_size=config.data.batch_size))
+        loop = _Loop(config, mesh, feed, checkpoints, reporter, progress)
+        step = saved = int(state.step)
+        while step < config.steps and not stopped():
+            with profiler.step(step), loop.first(program.step, state):
+                state, metrics = program.step(state, feed.take())
+            profiler.end(step, metrics)
+            step += 1
+            loop.after(step, metrics)
+            if config.sample_every and step % config.sample_every == 0:
+                loop.sample(step, state, stopped)
+            if step % config.checkpoint_every == 0:
+                loop.save(step, state)
+                saved = step
+        if step != saved:
+            loop.save(step, state)
+    return state
+
+
+class _Loop:
+    """What happens around the steps of one process."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        mesh: Mesh,
+        feed: Feed,
+        checkpoints: TrainCheckpoints,
+        reporter: Reporter,
+        progress: Progress,
+    ):
+        self._config, self._mesh, self._feed = config, mesh, feed
+        self._checkpoints, self._reporter = checkpoints, reporter
+        self._pending = Pending(progress.pending)
+        self._nonfinite_run = progress.nonfinite_run
+        self._clock = Clock(reporter.started, progress.productive_seconds)
+        self._work: Work | None = None
+        self._examples: Batch | None = None
+
+    @contextlib.contextmanager
+    def first(self, step_fn: TrainStep, state: TrainState) -> Iterator[None]:
+        """Around a step; the first of a process is counted, and takes a compiler's time."""
+        if self._work is not None:
+            yield
+            return
+        with self._clock.aside():
+            batch = self._feed.peek()
+            _check_metric(self._config.best_metric, jax.eval_shape(step_fn, state, batch)[1])
+            self._work = self._count(step_fn, state, batch)
+            yield
+
+    def _count(self, step_fn: TrainStep, state: TrainState, batch: Batch) -> Work:
+        devices = self._mesh.devices
+        return Work(
+            samples=self._config.data.batch_size,
+            flops=count_costs(step_fn, state, batch).flops,
+            devices=devices.size,
+            device_kind=devices.flat[0].device_kind,
+        )
+
+    def after(self, step: int, metrics: Metrics) -> None:
+        """Fetch the next batch while the step runs; report where one is due."""
+        self._clock.step()
+        self._pending.add(metrics)
+        if step < self._config.steps:
+            seconds = self._feed.prefetch()
+            if self._pending.idle():
+                self._clock.waited(seconds)
+        self._pending.settle()
+        self._checkpoints.poll()
+        if step % self._config.log_every == 0:
+            self._report(step)
+
+    def _report(self, step: int) -> None:
+        assert self._work is not None
+        rows = self._pending.rows()
+        self._pending.clear()
+        self._reporter.report(step, summarize(rows), self._work.speed(self._clock.lap()))
+        most = self._config.max_nonfinite_steps
+        self._nonfinite_run = check_finite(rows, self._nonfinite_run, most, step)
+
+    def sample(self, step: int, state: TrainState, stopped: Stopped) -> None:
+        """Show what the model makes of a few examples."""
+        jax.block_until_ready(state.step)
+        with self._clock.aside():
+            if self._examples is None:
+                self._examples = next(open_training_data(self._config.data, self._config.model))
+            picture = sample_grid(self._config, state.ema_params(), self._examples, stopped)
+            if picture is not None:
+                self._reporter.image("samples", picture, step)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Save state, data position and progress as one, with its score."""
+        rows = self._pending.rows()
+        progress = Progress(
+            data=self._feed.position,
+            pending=rows,
+            nonfinite_run=self._nonfinite_run,
+            productive_seconds=self._clock.productive(),
+        )
+        after = step - self._config.checkpoint_every
+        with self._clock.aside():
+            score = self._reporter.average(self._config.best_metric, after)
+            self._checkpoints.save(step, state, progress.to_dict(), score)
+
+
+def _check_metric(name: str, metrics: Metrics) -> None:
+    if name not in metrics:
+        raise ValueError(f"best_metric is {name!r}; this run has {', '.join(sorted(metrics))}")

@@ -20,7 +20,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "tpu"
 FINE = "configs/videobooth_fine.py"
-BFLOAT16 = ("--config.model.unet.dtype=bfloat16",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +38,15 @@ class Case:
 
 def weak(topology: str, rows: int) -> Case:
     """One row on a device: what a device does must not grow with their number."""
-    options = (*BFLOAT16, f"--config.data.batch_size={rows}")
-    return Case(f"weak-{topology.replace(':', '-')}", topology, options)
+    name = f"weak-{topology.replace(':', '-')}"
+    return Case(name, topology, (f"--config.data.batch_size={rows}",))
 
 
 CASES = (
     weak("v5e:2x4", 8),
     weak("v5e:4x8", 32),
     weak("v5e:16x16", 256),
-    Case("sample-v5e-2x4", "v5e:2x4", (*BFLOAT16, "--what=sample", "--config.data.batch_size=8")),
+    Case("sample-v5e-2x4", "v5e:2x4", ("--what=sample", "--config.data.batch_size=8")),
 )
 
 

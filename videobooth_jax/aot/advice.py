@@ -16,8 +16,8 @@ def _fewer_rows(config: TrainConfig, rows: int, mesh: Mapping[str, int]) -> str:
 
 
 def _in_parts(config: TrainConfig, rows: int, mesh: Mapping[str, int]) -> str:
-    parts = 2 * getattr(config, "accumulate_steps", 1)
-    if rows < 2 or config.data.batch_size % parts:
+    parts = 2 * config.accumulate_steps
+    if rows % parts:
         return ""
     return f"--config.accumulate_steps={parts}: the same batch, part by part"
 

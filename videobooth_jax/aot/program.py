@@ -28,6 +28,7 @@ from videobooth_jax.sharding import (
 )
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.program import abstract_batch, train_program
+from videobooth_jax.training.train_step import check_accumulation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ def train(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
     """
     mesh = make_mesh(config.mesh, devices)
     check_batch(mesh, config.data.batch_size, config.data.num_frames)
+    check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
     program = train_program(config, mesh)
     arguments = (program.state, abstract_batch(config, mesh))
     return Program(mesh, program.step, arguments, train_flops(config, mesh))

@@ -96,27 +96,16 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _compile(args: argparse.Namespace) -> int:
-    values = read_config(args.config, args.rest)
-    for name, value in COMPILE_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    from videobooth_jax.aot.environment import set_environment
 
-    from videobooth_jax.aot.advice import advice
-    from videobooth_jax.aot.compilation import compile_report
-    from videobooth_jax.outputs import written_whole
+    values = read_config(args.config, args.rest)
+    set_environment()
+
+    from videobooth_jax.aot.command import compile_run
     from videobooth_jax.training.config import from_config_dict
 
     config = from_config_dict(values)
-    if args.out and not Path(args.out).parent.is_dir():
-        raise FileNotFoundError(f"cannot write {args.out}: there is no such folder; make it first")
-    report = compile_report(config, args.topology, args.what, args.rest)
-    if args.out:
-        with written_whole([Path(args.out)]) as (partial,):
-            partial.write_text(report.to_json())
-    print(report)
-    if report.fits:
-        return 0
-    print(advice(config, report), file=sys.stderr)
-    return 1
+    return compile_run(config, args.topology, args.what, args.out, args.rest)
 
 
 def read_config(path: str, overrides: Sequence[str]) -> Any:
@@ -382,14 +371,6 @@ _SOURCES = {
     "text_encoder": "CLIP's text tower, or both towers",
     "vision_encoder": "CLIP's image tower, or both towers",
     "tokenizer": "where tokenizer.json lies (default: with the text encoder)",
-}
-COMPILE_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no machine to ask which TPU it has
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # of no consequence: the topology is named
-    "TPU_MIN_LOG_LEVEL": "3",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # only the compiler is used
 }
 _COMMANDS = (
     ("generate", _generate, _add_generate, "make videos of the subject of a picture"),

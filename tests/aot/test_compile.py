@@ -13,8 +13,9 @@ from test_roofline import report, with_temporaries
 from tiny_run import run_config
 
 from videobooth_jax import cli
-from videobooth_jax.aot import compilation, program
+from videobooth_jax.aot import command, compilation, program
 from videobooth_jax.aot.chips import CHIPS, GIB
+from videobooth_jax.aot.environment import ENVIRONMENT
 from videobooth_jax.outputs import written_whole
 
 CONFIG = """
@@ -54,7 +55,7 @@ def compiled_as(monkeypatch):
             calls.append(args)
             return made
 
-        monkeypatch.setattr(compilation, "compile_report", compile_report)
+        monkeypatch.setattr(command, "compile_report", compile_report)
         return calls
 
     return stand_in
@@ -182,12 +183,12 @@ print(*((c.kind, c.group_size, c.count, c.result_bytes) for c in costs.collectiv
 """
 
 
-def for_tpus(*command):
+def for_tpus(*words):
     """Run Python as `videobooth compile` does: this process has another platform already."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, *command],
-        env=environment | cli.COMPILE_ENVIRONMENT,
+        [sys.executable, *words],
+        env=environment | ENVIRONMENT,
         capture_output=True,
         text=True,
     )

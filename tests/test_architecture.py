@@ -18,6 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"checkpointing"}),
     frozenset({"pipeline", "conversion", "precompute"}),
     frozenset({"training", "evaluation"}),
+    frozenset({"aot"}),
     frozenset({"cli"}),
 )
 """Lowest first. A piece imports itself and pieces of lower layers, never a sibling or upwards."""

@@ -1,4 +1,4 @@
-"""The console command ``videobooth``: generate, train, precompute, evaluate, convert, export.
+"""The console command ``videobooth``: generate, train, compile, evaluate, convert and more.
 
 Everything heavy is imported inside the command that needs it, so that help and slips in the
 arguments cost nothing. Expected errors are a sentence on stderr and exit status 2.
@@ -20,10 +20,14 @@ EPILOG = f"""environment:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 2 for a mistake, 130 if interrupted."""
+    """Run the command line.
+
+    Returns the exit status: 0, 1 where `compile` finds that a program does not fit, 2 for a
+    mistake, 130 if interrupted.
+    """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.run is not _train:
+    if rest and args.run not in (_train, _compile):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     with warnings.catch_warnings():
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        args.run(args)
+        return args.run(args) or 0
     except KeyboardInterrupt:
         print("videobooth: interrupted", file=sys.stderr)
         return 130
@@ -43,7 +47,6 @@ def _run(args: argparse.Namespace) -> int:
             raise
         print(f"videobooth: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -100,6 +103,19 @@ def _train(args: argparse.Namespace) -> None:
         if not joined:
             raise
         leave(error)
+
+
+def _compile(args: argparse.Namespace) -> int:
+    from videobooth_jax.aot.environment import set_environment
+
+    values = read_config(args.config, args.rest)
+    set_environment()
+
+    from videobooth_jax.aot.command import compile_run
+    from videobooth_jax.training.config import from_config_dict
+
+    config = from_config_dict(values)
+    return compile_run(config, args.topology, args.what, args.out, args.rest)
 
 
 def read_config(path: str, overrides: Sequence[str]) -> Any:
@@ -307,6 +323,22 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     several.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
 
 
+def _add_compile(command: argparse.ArgumentParser) -> None:
+    command.usage = (
+        "videobooth compile --config FILE --topology v5e:16x16 [--config.FIELD=VALUE ...]"
+    )
+    add = command.add_argument
+    add("--config", required=True, metavar="FILE", help="of a training run, see train")
+    add("--topology", required=True, metavar="NAME", help="of TPUs, such as v5e:2x4 or v5p:4x4x8")
+    add(
+        "--what",
+        default="train",
+        choices=["train", "sample"],
+        help="a training step (default), or a denoising step of as many videos",
+    )
+    add("--out", metavar="FILE", help="write the report as JSON, too; replaces the file")
+
+
 def _add_precompute(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--model", required=True, metavar="FOLDER", help="model directory with the autoencoder")
@@ -362,6 +394,7 @@ _SOURCES = {
 _COMMANDS = (
     ("generate", _generate, _add_generate, "make videos of the subject of a picture"),
     ("train", _train, _add_train, "train a model, or go on training it"),
+    ("compile", _compile, _add_compile, "tell, without a TPU, what a run needs of one"),
     ("precompute", _precompute, _add_precompute, "encode training clips once, to train faster"),
     ("evaluate", _evaluate, _add_evaluate, "measure a model"),
     ("convert", _convert, _add_convert, "make a model directory of PyTorch weights"),

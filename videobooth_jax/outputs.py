@@ -168,7 +168,7 @@ def save_videos(
     factor = scale or max(1, -(-form.side // min(frames.shape[2:4])))
     frames = frames.repeat(factor, axis=2).repeat(factor, axis=3)
     images = [contact_sheet(frames)] if form.sheet else list(frames)
-    with _written_whole(paths) as partials:
+    with written_whole(paths) as partials:
         for partial, image in zip(partials, images, strict=True):
             form.write(partial, image, fps)
     return paths
@@ -188,7 +188,7 @@ def _partial(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _written_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def written_whole(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Names to write to; moved to ``paths`` when all are complete, removed when one fails."""
     partials = [_partial(path) for path in paths]
     try:

@@ -1,0 +1,132 @@
+"""Compile a list of runs for TPU topologies, and make the tables of docs/performance.md of it.
+
+    python benchmarks/tpu_tables.py           # compile what has no result yet, then print tables
+    python benchmarks/tpu_tables.py --tables  # print the tables of the results there are
+
+Every case is a process of its own (the compiler keeps its memory) and leaves one JSON file in
+docs/results/tpu/; stopped and started again, the script goes on with the first case that has none.
+A full-size case takes a quarter of an hour to hours on a few CPU cores.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results" / "tpu"
+FINE = "configs/videobooth_fine.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One `videobooth compile`; its file is named after it."""
+
+    name: str
+    topology: str
+    options: tuple[str, ...] = ()
+    config: str = FINE
+
+    def command(self, out: Path) -> list[str]:
+        words = ["compile", f"--config={self.config}", f"--topology={self.topology}"]
+        return [sys.executable, "-m", "videobooth_jax.cli", *words, *self.options, f"--out={out}"]
+
+
+def weak(topology: str, rows: int) -> Case:
+    """One row on a device: what a device does must not grow with their number."""
+    name = f"weak-{topology.replace(':', '-')}"
+    return Case(name, topology, (f"--config.data.batch_size={rows}",))
+
+
+CASES = (
+    weak("v5e:2x4", 8),
+    weak("v5e:4x8", 32),
+    weak("v5e:16x16", 256),
+    Case("sample-v5e-2x4", "v5e:2x4", ("--what=sample", "--config.data.batch_size=8")),
+)
+
+
+def compile_missing(cases: Sequence[Case], results: Path) -> list[str]:
+    """Run the cases that have no result. Returns the names of those that ended with an error."""
+    results.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for case in cases:
+        out = results / f"{case.name}.json"
+        if out.exists():
+            continue
+        print(f"{case.name} ...", file=sys.stderr, flush=True)
+        done = subprocess.run(case.command(out), cwd=ROOT, stdout=subprocess.DEVNULL)
+        if done.returncode not in (0, 1):  # 1: compiled, and does not fit; that is a result
+            failed.append(case.name)
+    return failed
+
+
+def read(cases: Sequence[Case], results: Path) -> dict[str, dict[str, Any]]:
+    """The results there are, in the order of the cases."""
+    files = {case.name: results / f"{case.name}.json" for case in cases}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+def mesh_of(report: dict[str, Any]) -> str:
+    sizes = [f"{axis} {size}" for axis, size in report["mesh"].items() if size > 1]
+    return " x ".join(sizes) or "one device"
+
+
+def programs_table(reports: dict[str, dict[str, Any]]) -> str:
+    """Markdown: memory, work and bound of a device, a program a row."""
+    rows = [
+        "| program | topology, mesh | batch | HBM, GiB | TFLOP: model, program | HBM traffic, GB |"
+        " sent, GB | bound, ms | binds | MFU at most |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, report in reports.items():
+        start = f"| {name} | {report['topology']}, {mesh_of(report)} | {report['batch_size']} |"
+        capacity, costs = report["hbm_bytes"] / 2**30, report["costs"]
+        if costs is None:
+            rows.append(f"{start} does not fit {capacity:.2f} | | | | | | |")
+            continue
+        sent = sum(part["sent_bytes"] for part in costs["collectives"])
+        bound, memory = costs["roofline"], costs["memory"]["total"] / 2**30
+        rows.append(
+            f"{start} {memory:.2f} of {capacity:.2f}{'' if report['fits'] else ': too much'} |"
+            f" {report['model_flops'] / 1e12:.2f}, {costs['work']['flops'] / 1e12:.2f} |"
+            f" {costs['work']['hbm_bytes'] / 1e9:.1f} | {sent / 1e9:.3f} |"
+            f" {bound['seconds'] * 1e3:.1f} | {bound['binds']} | {100 * bound['mfu']:.0f} % |"
+        )
+    return "\n".join(rows)
+
+
+def collectives_table(reports: dict[str, dict[str, Any]]) -> str:
+    """Markdown: what a device sends each step, a kind of collective a row."""
+    rows = ["| program | collective | devices | count | result, GB | sent, GB |"]
+    rows.append("|---|---|---|---|---|---|")
+    rows += [
+        f"| {name} | {part['kind']} | {part['group_size']} | {part['count']} |"
+        f" {part['result_bytes'] / 1e9:.4f} | {part['sent_bytes'] / 1e9:.4f} |"
+        for name, report in reports.items()
+        if report["costs"] is not None
+        for part in report["costs"]["collectives"]
+    ]
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", action="store_true", help="compile nothing")
+    args = parser.parse_args()
+    failed = [] if args.tables else compile_missing(CASES, RESULTS)
+    reports = read(CASES, RESULTS)
+    print(programs_table(reports), collectives_table(reports), sep="\n\n")
+    if failed:
+        print(f"without a result, see above: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,22 +8,25 @@ def check_configs(run: Run, devices: int) -> None:
 
     Args:
         run: what is trained.
-        devices: chips or GPUs that share a batch.
+        devices: chips or GPUs that train it.
 
     Raises:
-        ValueError: a field does not exist or does not fit its type, a batch cannot be split over
-            the devices, or the data's folder is missing or not used.
+        ValueError: a field does not exist or does not fit its type, the mesh does not fit the
+            devices, a batch cannot be split, or the data's folder is missing or not used.
     """
     from videobooth_jax.cli import read_config
+    from videobooth_jax.sharding.mesh import mesh_shape
     from videobooth_jax.training.config import from_config_dict
 
     for phase in phases(run):
         config = from_config_dict(read_config(str(ROOT / phase.config), phase.overrides))
         batch, source = config.data.batch_size, config.data.source
-        if config.mesh.data == -1 and batch % devices:
+        data, fsdp, *_ = mesh_shape(config.mesh, devices)
+        parts = data * fsdp
+        if batch % parts:
             raise ValueError(
-                f"{phase.name}: a batch of {batch} cannot be split evenly over {devices} devices; "
-                f"rent fewer, or give --config.data.batch_size={-(-batch // devices) * devices}"
+                f"{phase.name}: a batch of {batch} cannot be split evenly over {parts} devices; "
+                f"rent fewer, or give --config.data.batch_size={-(-batch // parts) * parts}"
             )
         if source == "latents" and not run.data:
             raise ValueError(f"{phase.name}: data.source is 'latents'; say where with --data")

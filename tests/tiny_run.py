@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from ml_collections import ConfigDict
 from tiny_model import TOKENIZER_FILE, random_params, tiny_config
 
 from videobooth_jax.checkpointing import save_model
@@ -24,6 +25,11 @@ def write_start(path: Path, **settings) -> Path:
 
 
 def run_config(start: Path, model: VideoBoothConfig | None = None, **overrides) -> TrainConfig:
+    """`config_dict` as the frozen dataclass."""
+    return from_config_dict(config_dict(start, model, **overrides))
+
+
+def config_dict(start: Path, model: VideoBoothConfig | None = None, **overrides) -> ConfigDict:
     """Four steps of the fine phase from ``start``, with fields overridden by their dotted names."""
     config = default_config("sprites")
     with config.unlocked():
@@ -42,4 +48,4 @@ def run_config(start: Path, model: VideoBoothConfig | None = None, **overrides) 
     config.objective.dropped_exemplar = "none"
     config.optimizer.learning_rate = 1e-2
     config.update_from_flattened_dict(overrides)
-    return from_config_dict(config)
+    return config

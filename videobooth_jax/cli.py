@@ -87,12 +87,22 @@ def _generate(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     from videobooth_jax.compilation_cache import enable_compilation_cache
+    from videobooth_jax.distributed import leave, start_distributed
     from videobooth_jax.training.config import from_config_dict
     from videobooth_jax.training.loop import train
 
     config = from_config_dict(read_config(args.config, args.rest))
+    processes = (args.coordinator, args.num_processes, args.process_id)
+    joined = args.distributed or processes != (None, None, None)
+    if joined:
+        start_distributed(*processes)
     enable_compilation_cache()
-    train(config, args.workdir)
+    try:
+        train(config, args.workdir)
+    except Exception as error:
+        if not joined:
+            raise
+        leave(error)
 
 
 def _compile(args: argparse.Namespace) -> int:
@@ -302,6 +312,15 @@ def _add_train(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="checkpoints, logs and the finished model; a run that was stopped goes on here",
     )
+    several = command.add_argument_group("several processes", "one run on several machines")
+    several.add_argument(
+        "--distributed",
+        action="store_true",
+        help="join the others as Cloud TPU, GKE, Slurm or Open MPI say; elsewhere give all of:",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
 
 
 def _add_compile(command: argparse.ArgumentParser) -> None:

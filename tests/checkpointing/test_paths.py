@@ -1,6 +1,8 @@
 """Paths a user gives: those of this machine, URLs, and slips that look like either."""
 
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from videobooth_jax.checkpointing import (
     load_model,
     save_model,
 )
-from videobooth_jax.checkpointing.paths import is_remote, make_writable, resolve
+from videobooth_jax.checkpointing.paths import is_remote, make_writable, put_text, resolve
 
 
 def test_paths_of_this_machine_become_absolute(tmp_path, monkeypatch):
@@ -51,6 +53,19 @@ def test_an_unwritable_folder_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"a run cannot be written to .*file/x"):
         make_writable(resolve(tmp_path / "file" / "x"), "a run")
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_one_before(tmp_path, monkeypatch):
+    file = resolve(tmp_path / "file")
+    put_text(file, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        put_text(file, "new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")

@@ -344,6 +344,7 @@ MISTAKES = {
     "value": ("gke", {"config.steps": "many"}, "steps"),
     "choice": ("gke", {"config.optimizer.name": "sgd"}, "choose one of"),
     "batch": ("gke", {"accelerator": "v6e-64"}, "give --config.data.batch_size=64"),
+    "mesh": ("gke", {"config.mesh.tensor": "3"}, "tensor 3"),
     "no data": ("gke", {"data": ""}, "say where with --data"),
     "unread data": ("gke", {"config.data.source": "sprites"}, "reads no --data"),
 }
@@ -360,6 +361,10 @@ def test_mistakes_are_one_sentence_before_anything_runs(name, calls, capsys):
     assert message in said.err
     assert said.out == ""
     assert not calls()
+
+
+def test_a_batch_is_split_over_two_axes_only(script):
+    script("gke", "--config.mesh.tensor=4", accelerator="v6e-64")
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -18,7 +18,7 @@ from tiny_model import random_params
 from tiny_run import run_config, run_model
 
 from videobooth_jax.models.videobooth import with_dtypes
-from videobooth_jax.sharding import make_mesh
+from videobooth_jax.sharding import MeshSizes, make_mesh
 from videobooth_jax.training import train_step
 from videobooth_jax.training.config import from_config_dict
 from videobooth_jax.training.data import open_training_data
@@ -75,7 +75,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(task, trainable):
 
 
 def test_parts_of_a_batch_that_is_spread_stay_where_they_are():
-    rows = NamedSharding(make_mesh(2), PartitionSpec("data"))
+    rows = NamedSharding(make_mesh(MeshSizes(data=2)), PartitionSpec("data"))
     whole = jax.device_put(np.arange(8.0), rows)
     parts = jax.jit(lambda x: train_step._split_rows(x, 8, 2)[0][0])(whole)
     np.testing.assert_array_equal(parts, [[0, 2, 4, 6], [1, 3, 5, 7]])

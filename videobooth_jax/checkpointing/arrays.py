@@ -32,7 +32,11 @@ def named_leaves(tree: Any) -> Named:
 
 
 class ProcessText:
-    """A text that every process keeps for itself, saved beside the arrays as one unit with them."""
+    """A text that every process keeps for itself, saved beside the arrays as one unit with them.
+
+    A process that was not there when it was saved (a run resumed with more of them) reads that of
+    process 0.
+    """
 
     def __init__(self, text: str = ""):
         self.text = text
@@ -42,7 +46,7 @@ class ProcessText:
 
         async def write_text() -> None:
             folder = await directory.await_creation()
-            (folder / self._file()).write_text(self.text)
+            (folder / self._file(jax.process_index())).write_text(self.text)
 
         return write_text()
 
@@ -50,13 +54,14 @@ class ProcessText:
         """Read this process's file."""
 
         async def load_text() -> None:
-            self.text = (epath.Path(directory) / self._file()).read_text()
+            own, first = (epath.Path(directory) / self._file(i) for i in (jax.process_index(), 0))
+            self.text = (own if own.exists() else first).read_text()
 
         return load_text()
 
     @staticmethod
-    def _file() -> str:
-        return f"process_{jax.process_index()}.txt"
+    def _file(process: int) -> str:
+        return f"process_{process}.txt"
 
 
 def write(path: epath.Path, arrays: Named, dtype: Any = None) -> None:

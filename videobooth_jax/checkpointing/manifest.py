@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from videobooth_jax.checkpointing.paths import is_remote
+from videobooth_jax.checkpointing.paths import is_remote, put_text
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -35,7 +35,8 @@ def seal(
     arrays: Mapping[str, Any],
     score: float | None = None,
 ) -> None:
-    """Write the manifest of ``root``; local files are flushed to the disk on the way.
+    """Write the manifest of ``root``, whole or not at all; local files are flushed to the disk on
+    the way.
 
     Args:
         root: the folder.
@@ -53,7 +54,7 @@ def seal(
         "arrays": {name: [x.shape, jnp.dtype(x.dtype).name] for name, x in arrays.items()},
         "score": score,
     }
-    (root / MANIFEST).write_text(json.dumps(content))
+    put_text(root / MANIFEST, json.dumps(content))
 
 
 def check(root: epath.Path, editable: Iterable[str] = ()) -> frozenset[str]:

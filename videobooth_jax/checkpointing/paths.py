@@ -44,6 +44,28 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def put_text(file: epath.Path, text: str) -> None:
+    """Write a file whole or not at all, whatever happens on the way: a crash, a full disk.
+
+    Object stores do so by themselves; here it is written beside its place and moved.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    if is_remote(file):
+        file.write_text(text)
+        return
+    draft = file.with_name(f".{file.name}.partial")
+    try:
+        with draft.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def make_writable(folder: epath.Path, what: str, process: int = 0) -> None:
     """Make ``folder`` and try to write in it, so that a slip shows before hours of work.
 

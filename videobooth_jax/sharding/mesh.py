@@ -46,7 +46,7 @@ def make_mesh(sizes: MeshSizes, devices: Sequence[jax.Device] | None = None) -> 
         ValueError: the sizes do not fit the devices, or their slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = _shape(sizes, len(devices))
+    shape = mesh_shape(sizes, len(devices))
     devices = devices[: math.prod(shape)]
     _check_slices(sizes, shape, devices)
     if sizes.slices == 1:
@@ -58,8 +58,12 @@ def make_mesh(sizes: MeshSizes, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _shape(sizes: MeshSizes, count: int) -> tuple[int, ...]:
-    """The sizes of `AXES` with -1 filled in."""
+def mesh_shape(sizes: MeshSizes, count: int) -> tuple[int, ...]:
+    """The sizes of `AXES` on ``count`` devices, -1 filled in.
+
+    Raises:
+        ValueError: they do not fit so many devices.
+    """
     given = {axis: getattr(sizes, axis) for axis in AXES}
     wrong = [f.name for f in fields(sizes) if getattr(sizes, f.name) < 1]
     open_axes = [axis for axis in AXES if given[axis] == -1]

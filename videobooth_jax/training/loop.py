@@ -20,6 +20,7 @@ from etils import epath
 
 from videobooth_jax.checkpointing import TrainCheckpoints, save_model
 from videobooth_jax.checkpointing.paths import make_writable, resolve
+from videobooth_jax.distributed import is_primary
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
 from videobooth_jax.sharding import check_batch, make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
@@ -69,7 +70,7 @@ def _train(config: TrainConfig, workdir: epath.Path, stopped: Stopped) -> epath.
         state, progress = resume_or_start(program, data, checkpoints)
         state = run_steps(program, state, data, checkpoints, workdir, stopped, progress)
     if int(state.step) < config.steps:
-        print(f"{config.name}: stopped at step {int(state.step)}, saved", file=sys.stderr)
+        tell(f"{config.name}: stopped at step {int(state.step)}, saved")
         return None
     return write_model(program, state, data, workdir / "model")
 
@@ -83,8 +84,14 @@ def resume_or_start(
     state, saved = checkpoints.restore(program.state)
     progress = Progress.from_saved(saved)
     data.set_position(progress.data)
-    print(f"{program.config.name}: resumed from step {int(state.step)}", file=sys.stderr)
+    tell(f"{program.config.name}: resumed from step {int(state.step)}")
     return state, progress
+
+
+def tell(text: str) -> None:
+    """A line for people, from one process only."""
+    if is_primary():
+        print(text, file=sys.stderr, flush=True)
 
 
 def write_model(
@@ -99,7 +106,7 @@ def write_model(
         batch = place_batch(program.mesh, next(data), config.data.batch_size)
         model_config = with_scaling_factor(model_config, params, batch)
     save_model(path, model_config, params, tokenizer_file=data.tokenizer_file, overwrite=True)
-    print(f"{config.name}: wrote {path}", file=sys.stderr)
+    tell(f"{config.name}: wrote {path}")
     return path
 
 

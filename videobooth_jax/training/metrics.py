@@ -7,6 +7,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import jax
@@ -19,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 from videobooth_jax.costs import PEAK_FLOPS
 from videobooth_jax.training.clock import Lap
 from videobooth_jax.training.progress import Row
-from videobooth_jax.training.records import Records
+from videobooth_jax.training.records import Records, told
 
 
 def format_seconds(seconds: float) -> str:
@@ -75,7 +76,9 @@ class Reporter:
         self.metrics.keep_until(first_step)
         self._speed = Records(workdir / "speed.jsonl", writes=self._primary)
         self._speed.append({"step": first_step, "unix_time": time.time(), "event": "start"})
-        self._events = _open_events(workdir / "tensorboard") if self._primary else None
+        self._folder = workdir / "tensorboard"
+        with told(self._folder):
+            self._events = _open_events(self._folder) if self._primary else None
 
     @property
     def started(self) -> float:
@@ -92,9 +95,7 @@ class Reporter:
         self._speed.append({"step": step, "unix_time": time.time()} | speed)
         if not self._primary:
             return
-        for key, value in (metrics | speed).items():
-            self._write(summary.scalar(key, value), step)
-        self._flush()
+        self._write([summary.scalar(key, value) for key, value in (metrics | speed).items()], step)
         terms = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "nonfinite_steps")
         skipped = metrics["nonfinite_steps"]
         line = (
@@ -114,22 +115,22 @@ class Reporter:
 
     def image(self, name: str, picture: np.ndarray, step: int) -> None:
         """Write a picture, uint8 (height, width, 3)."""
-        if self._primary:
-            self._write(summary.image(name, picture, dataformats="HWC"), step)
-            self._flush()
+        self._write([summary.image(name, picture, dataformats="HWC")], step)
 
     def close(self) -> None:
         """Flush and close the event file."""
         if self._events is not None:
-            self._events.close()
+            with told(self._folder):
+                self._events.close()
 
-    def _write(self, content: summary.Summary, step: int) -> None:
-        assert self._events is not None
-        self._events.write_event(Event(wall_time=time.time(), step=step, summary=content))
-
-    def _flush(self) -> None:
-        assert self._events is not None
-        self._events.flush()
+    def _write(self, contents: Sequence[summary.Summary], step: int) -> None:
+        if self._events is None:
+            return
+        with told(self._folder):
+            for content in contents:
+                event = Event(wall_time=time.time(), step=step, summary=content)
+                self._events.write_event(event)
+            self._events.flush()
 
 
 def _open_events(folder: epath.Path) -> EventsWriter:

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from videobooth_jax.checkpointing.paths import is_remote
+from videobooth_jax.checkpointing.paths import is_remote, put_text
 
 Record = dict[str, Any]
 
@@ -46,7 +46,7 @@ class Records:
         if is_remote(self._path):
             self._put()
             return
-        with _told(self._path), self._path.open("a") as file:
+        with told(self._path), self._path.open("a") as file:
             file.write(_line(row))
 
     def keep_until(self, step: int) -> None:
@@ -60,20 +60,12 @@ class Records:
         """Replace the file in one piece."""
         if not self._writes:
             return
-        text = "".join(map(_line, self.rows))
-        draft = (
-            self._path
-            if is_remote(self._path)
-            else self._path.with_name(f".{self._path.name}.partial")
-        )
-        with _told(self._path):
-            draft.write_text(text)
-            if draft != self._path:
-                draft.replace(self._path)
+        with told(self._path):
+            put_text(self._path, "".join(map(_line, self.rows)))
 
 
 @contextlib.contextmanager
-def _told(path: epath.Path) -> Iterator[None]:
+def told(path: epath.Path) -> Iterator[None]:
     """Say which file an error is about and what to do."""
     try:
         yield

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import TrainCheckpoints
 from videobooth_jax.costs import count_costs
-from videobooth_jax.sharding import place_batch
+from videobooth_jax.distributed import StopTogether, is_primary
+from videobooth_jax.sharding import place_batch, replicated
 from videobooth_jax.training.clock import Clock
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
@@ -24,6 +25,7 @@ from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped
 from videobooth_jax.training.train_step import TrainStep
+from videobooth_jax.typing import Params
 
 
 def run_steps(
@@ -44,7 +46,7 @@ def run_steps(
         data: standing at ``progress.data``.
         checkpoints: where to save.
         workdir: where reports go.
-        stopped: asked between steps, and while samples are made.
+        stopped: asked between steps, and while samples are made; one process is enough.
         progress: what was saved with ``state``, or a fresh one.
 
     Raises:
@@ -58,16 +60,17 @@ def run_steps(
     profiler = ProfilerWindow(workdir / "profile", config.profile_start, config.profile_steps)
     with contextlib.closing(reporter), contextlib.closing(profiler):
         feed = Feed(data, partial(place_batch, mesh, batch_size=config.data.batch_size))
-        loop = _Loop(config, mesh, feed, checkpoints, reporter, progress)
+        loop = _Loop(config, mesh, feed, checkpoints, reporter, progress, stopped)
+        together = StopTogether(mesh, stopped)
         step = saved = int(state.step)
-        while step < config.steps and not stopped():
+        while step < config.steps and not together():
             with profiler.step(step), loop.first(program.step, state):
                 state, metrics = program.step(state, feed.take())
             profiler.end(step, metrics)
             step += 1
             loop.after(step, metrics)
             if config.sample_every and step % config.sample_every == 0:
-                loop.sample(step, state, stopped)
+                loop.sample(step, state)
             if step % config.checkpoint_every == 0:
                 loop.save(step, state)
                 saved = step
@@ -87,8 +90,10 @@ class _Loop:
         checkpoints: TrainCheckpoints,
         reporter: Reporter,
         progress: Progress,
+        stopped: Stopped,
     ):
         self._config, self._mesh, self._feed = config, mesh, feed
+        self._stopped = stopped
         self._checkpoints, self._reporter = checkpoints, reporter
         self._pending = Pending(progress.pending)
         self._nonfinite_run = progress.nonfinite_run
@@ -138,13 +143,16 @@ class _Loop:
         most = self._config.max_nonfinite_steps
         self._nonfinite_run = check_finite(rows, self._nonfinite_run, most, step)
 
-    def sample(self, step: int, state: TrainState, stopped: Stopped) -> None:
-        """Show what the model makes of a few examples."""
+    def sample(self, step: int, state: TrainState) -> None:
+        """Show what the model makes of a few examples; one process does, the others go on."""
         jax.block_until_ready(state.step)
         with self._clock.aside():
+            params = _whole(state.ema_params(), self._mesh)
+            if not is_primary():
+                return
             if self._examples is None:
                 self._examples = next(open_training_data(self._config.data, self._config.model))
-            picture = sample_grid(self._config, state.ema_params(), self._examples, stopped)
+            picture = sample_grid(self._config, params, self._examples, self._stopped)
             if picture is not None:
                 self._reporter.image("samples", picture, step)
 
@@ -161,6 +169,12 @@ class _Loop:
         with self._clock.aside():
             score = self._reporter.average(self._config.best_metric, after)
             self._checkpoints.save(step, state, progress.to_dict(), score)
+
+
+def _whole(params: Params, mesh: Mesh) -> Params:
+    """All of every parameter, on one device of this process."""
+    gathered = jax.jit(lambda x: x, out_shardings=replicated(mesh))(params)
+    return jax.tree.map(lambda x: x.addressable_data(0), gathered)
 
 
 def _check_metric(name: str, metrics: Metrics) -> None:

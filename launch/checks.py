@@ -14,7 +14,7 @@ def check_configs(run: Run, devices: int) -> None:
         ValueError: a field does not exist or does not fit its type, the mesh does not fit the
             devices, a batch cannot be split, or the data's folder is missing or not used.
     """
-    from videobooth_jax.cli import read_config
+    from videobooth_jax.config_files import read_config
     from videobooth_jax.sharding.mesh import mesh_shape
     from videobooth_jax.training.config import from_config_dict
 

@@ -12,6 +12,7 @@ from tiny_model import TOKENIZER_FILE, picture, random_params, tiny_config
 
 from videobooth_jax import cli
 from videobooth_jax.checkpointing import save_model
+from videobooth_jax.config_files import read_config
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -149,10 +150,10 @@ def test_config_overrides(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(CONFIG)
     words = ["--config.steps=5", "--config.optimizer.learning_rate", "3e-4"]
-    config = cli.read_config(str(path), [*words, "--config.trainable=('x','y')"])
+    config = read_config(str(path), [*words, "--config.trainable=('x','y')"])
     assert (config.name, config.steps, config.trainable) == ("plain", 5, ("x", "y"))
     assert config.optimizer.learning_rate == 3e-4
-    assert cli.read_config(f"{path}:other", []).name == "other"
+    assert read_config(f"{path}:other", []).name == "other"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videobooth_jax.cli import read_config
+from videobooth_jax.config_files import read_config
 from videobooth_jax.training.config import default_config, from_config_dict
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))

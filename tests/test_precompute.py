@@ -45,7 +45,12 @@ def batch_and_loss(folder, dropped_exemplar="zeros"):
             "objective.drop_probability": 0.5,
         },
     )
-    return next(open_training_data(config.data, config.model)), make_loss(config)
+    loss = make_loss(config)
+
+    def evaluate(params, batch, key):
+        return loss.evaluate(params, batch, loss.draw(batch, key))
+
+    return next(open_training_data(config.data, config.model)), evaluate
 
 
 def test_rows_are_scaled_posterior_means(written):

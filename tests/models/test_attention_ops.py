@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from videobooth_jax.models import attention_ops
+from videobooth_jax.models.attention import first_and_previous
 from videobooth_jax.models.attention_ops import IMPLEMENTATIONS, attention, attention_over_parts
 
 ANYWHERE = sorted(set(IMPLEMENTATIONS) - {"cudnn"})
@@ -116,15 +118,33 @@ def test_bfloat16_keeps_its_dtype_and_its_digits(implementation):
         assert np.linalg.norm(error) < 0.02 * np.linalg.norm(gradient)
 
 
-@pytest.mark.parametrize(("platform", "text"), [("cpu", "while"), ("tpu", None), ("cuda", None)])
-def test_auto_follows_the_platform_compiled_for_not_the_one_at_hand(platform, text):
+@pytest.mark.parametrize("implementation", ["xla", "parts", "blocks"])
+def test_frames_split_over_devices_pass_on_one_frame_each(implementation):
+    """The first is shown to all, the last to the next device; no device sees the whole clip."""
+    devices = np.array(jax.devices()[:4]).reshape(2, 2)
+    mesh = jax.sharding.Mesh(devices, ("data", "frames"), axis_types=(AxisType.Auto,) * 2)
+    place = jax.NamedSharding(mesh, jax.P("data", "frames"))
+    clip = jax.ShapeDtypeStruct((2, 8, 6, 12), jnp.float32, sharding=place)
+
+    def attend(query, key, value):
+        parts = first_and_previous(key, value)
+        return attention_over_parts(query, parts, num_heads=3, implementation=implementation)
+
+    compiled = jax.jit(attend, out_shardings=place).lower(clip, clip, clip).compile().as_text()
+    assert "collective-permute" in compiled
+    assert "all-gather" not in compiled
+    assert "all-to-all" not in compiled
+
+
+@pytest.mark.parametrize(("platform", "mapped"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_auto_follows_the_platform_compiled_for_not_the_one_at_hand(platform, mapped):
     """64 x 128 scores: mapped on CPUs, one product elsewhere."""
     shapes = [jax.ShapeDtypeStruct((1, n, 8), jnp.float32) for n in (64, 128, 128)]
     traced = jax.jit(lambda *qkv: attention(*qkv, num_heads=2, implementation="auto")).trace(
         *shapes
     )
     lowered = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("while" in lowered) == (text is not None)
+    assert ("while" in lowered) == mapped
 
 
 def test_gradients_of_a_mapped_attention_keep_no_scores():

@@ -60,7 +60,7 @@ def _replace_first(x: Video, first: Tokens) -> Video:
     return jnp.where(is_first, first[:, None], x)
 
 
-def _first_and_previous(key: Video, value: Video) -> Parts:
+def first_and_previous(key: Video, value: Video) -> Parts:
     """What every frame attends to: frame 0, given once for all, and the frame before (frame 0:
     itself once more, which for a lone frame changes nothing and is left out).
     """
@@ -114,7 +114,7 @@ class FrameAttention(nn.Module):
         if exemplar is not None:
             refined = self._refine(query[:, 0], key[:, 0], value[:, 0], exemplar, condition.rows)
             value = _replace_first(value, refined)
-        out = _attend(self.config, query, _first_and_previous(key, value))
+        out = _attend(self.config, query, first_and_previous(key, value))
         return dense(self.config, channels, "to_out_0")(out), collected
 
     def _refine(

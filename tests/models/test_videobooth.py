@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,12 @@ import pytest
 from model_checks import TINY, random_array
 from tiny_model import random_params
 
+import videobooth_jax
+from videobooth_jax.checkpointing.model_directory import load_config
 from videobooth_jax.models.autoencoder_kl import AutoencoderKL
 from videobooth_jax.models.clip import CLIPVisionModel
 from videobooth_jax.models.image_projector import ImageProjector
+from videobooth_jax.models.sizes import SIZES
 from videobooth_jax.models.videobooth import (
     DiffusionSettings,
     VideoBooth,
@@ -125,6 +129,18 @@ def changed(path, value):
     else:
         section[key] = value
     return values
+
+
+def test_a_configuration_stored_before_a_field_existed_takes_its_default():
+    values = config_to_dict(TINY)
+    del values["unet"]["remat"]
+    assert config_from_dict(values) == TINY
+
+
+def test_the_shipped_model_configuration_loads():
+    shipped = load_config(Path(videobooth_jax.__file__).parent / "assets" / "models" / "sprites")
+    assert shipped.unet.remat == "none"
+    assert shipped.unet.block_out_channels == SIZES["sprites"].unet.block_out_channels
 
 
 @pytest.mark.parametrize(

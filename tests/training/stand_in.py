@@ -115,8 +115,8 @@ def outcome(workdir: Path) -> tuple[bytes, bytes, list[str]]:
     return (workdir / "metrics.jsonl").read_bytes(), bits + repr(saved).encode(), steps
 
 
-def _write_half_a_manifest(root, *_):
-    (root / "manifest.json").write_text('{"format_version": 1, "fil')
+def _write_half_a_seal(root, *_):
+    (root / ".manifest.json.partial").write_text('{"format_version": 1, "fil')
 
 
 def _write_half_a_line(*_):
@@ -128,7 +128,7 @@ MOMENTS = {
     "while it compiles": (run, "count_costs", None, False),
     "while arrays are written": (arrays, "start_write", None, True),
     "before the seal": (manifest, "seal", None, False),
-    "half a manifest": (manifest, "seal", _write_half_a_manifest, False),
+    "half a seal": (manifest, "seal", _write_half_a_seal, False),
     "after the seal": (manifest, "seal", None, True),
     "half a line": (run, "summarize", _write_half_a_line, False),
     "while it samples": (run, "sample_grid", None, False),

@@ -13,13 +13,10 @@ from flax import struct
 from flax.typing import Initializer
 from jaxtyping import Float
 
-from videobooth_jax.models.attention_ops import attention
+from videobooth_jax.models.attention_ops import Parts, Video, attention_over_parts
 from videobooth_jax.models.resnet import dense
 from videobooth_jax.models.unet_config import KVMode, UNet3DConfig
 from videobooth_jax.typing import Array, Rows, TextStates, Tokens
-
-Video = Float[Array, "batch frames positions channels"]
-"""A clip's features with height and width flattened, row-major."""
 
 KV = tuple[Tokens, Tokens]
 """Keys and values, each (batch, positions, channels)."""
@@ -48,24 +45,30 @@ class Condition:
     collect: bool = struct.field(pytree_node=False, default=False)
 
 
-def _attend(config: UNet3DConfig, query: Tokens, key: Tokens, value: Tokens) -> Tokens:
-    return attention(
+def _attend(config: UNet3DConfig, query: Video, parts: Parts) -> Video:
+    return attention_over_parts(
         query,
-        key,
-        value,
+        parts,
         num_heads=config.num_heads,
         implementation=config.attention_implementation,
     )
 
 
-def _first_and_previous(x: Video) -> Float[Array, "batch_frames two_positions channels"]:
-    """For every frame the rows of frame 0 and of the frame before (frame 0: itself twice)."""
-    batch, frames, positions, channels = x.shape
-    first = jnp.broadcast_to(x[:, :1], x.shape)
-    previous = jnp.concatenate([x[:, :1], x[:, :-1]], axis=1)
-    return jnp.concatenate([first, previous], axis=2).reshape(
-        batch * frames, 2 * positions, channels
-    )
+def _replace_first(x: Video, first: Tokens) -> Video:
+    """``x`` with (b, n, c) as its frame 0: a choice, which stays where the frames are."""
+    is_first = (jnp.arange(x.shape[1]) == 0)[None, :, None, None]
+    return jnp.where(is_first, first[:, None], x)
+
+
+def first_and_previous(key: Video, value: Video) -> Parts:
+    """What every frame attends to: frame 0, given once for all, and the frame before (frame 0:
+    itself once more, which for a lone frame changes nothing and is left out).
+    """
+    first = (key[:, :1], value[:, :1])
+    if key.shape[1] == 1:
+        return (first,)
+    previous = (_replace_first(jnp.roll(x, 1, axis=1), x[:, 0]) for x in (key, value))
+    return (first, tuple(previous))
 
 
 class FrameAttention(nn.Module):
@@ -89,7 +92,7 @@ class FrameAttention(nn.Module):
         unchanged) where ``exemplar`` = (K_e, V_e), each (b, m, c), is given and ``condition.rows``
         allows it.
         """
-        batch, frames, positions, channels = hidden.shape
+        channels = hidden.shape[-1]
         trained = {"_new", EXEMPLAR_PROJECTIONS[self.config.exemplar_projection]}
         suffixes = {"", *trained} if self.injected else {""}
         project = {
@@ -110,26 +113,16 @@ class FrameAttention(nn.Module):
             )
         if exemplar is not None:
             refined = self._refine(query[:, 0], key[:, 0], value[:, 0], exemplar, condition.rows)
-            value = jnp.concatenate([refined[:, None], value[:, 1:]], axis=1)
-        out = _attend(
-            self.config,
-            query.reshape(batch * frames, positions, channels),
-            _first_and_previous(key),
-            _first_and_previous(value),
-        )
-        out = dense(self.config, channels, "to_out_0")(out.reshape(hidden.shape))
-        return out, collected
+            value = _replace_first(value, refined)
+        out = _attend(self.config, query, first_and_previous(key, value))
+        return dense(self.config, channels, "to_out_0")(out), collected
 
     def _refine(
         self, query: Tokens, key: Tokens, value: Tokens, exemplar: KV, rows: Rows | None
     ) -> Tokens:
         """Frame 0's values, replaced by its attention over exemplar and itself."""
-        refined = _attend(
-            self.config,
-            query,
-            jnp.concatenate([exemplar[0], key], axis=1),
-            jnp.concatenate([exemplar[1], value], axis=1),
-        )
+        parts = [(k[:, None], v[:, None]) for k, v in (exemplar, (key, value))]
+        refined = _attend(self.config, query[:, None], parts)[:, 0]
         return refined if rows is None else jnp.where(rows[:, None, None], refined, value)
 
 
@@ -153,11 +146,11 @@ class TextAttention(nn.Module):
                 layer(condition.text_states)
         suffix = TEXT_PROJECTIONS[condition.kv]
         query = dense(self.config, channels, "to_q", use_bias=False)(hidden)
+        states = condition.text_states[:, None]
         out = _attend(
             self.config,
-            query.reshape(batch, frames * positions, channels),
-            project[f"to_k{suffix}"](condition.text_states),
-            project[f"to_v{suffix}"](condition.text_states),
+            query.reshape(batch, 1, frames * positions, channels),
+            [(project[f"to_k{suffix}"](states), project[f"to_v{suffix}"](states))],
         )
         return dense(self.config, channels, "to_out_0")(out.reshape(hidden.shape))
 
@@ -171,15 +164,12 @@ class TemporalAttention(nn.Module):
     @nn.compact
     def __call__(self, hidden: Video) -> Video:
         """(b, f, n, c) features -> the same shape."""
-        batch, frames, positions, channels = hidden.shape
+        channels = hidden.shape[-1]
         query, key, value = (
-            jnp.swapaxes(dense(self.config, channels, name, use_bias=False)(hidden), 1, 2).reshape(
-                batch * positions, frames, channels
-            )
+            jnp.swapaxes(dense(self.config, channels, name, use_bias=False)(hidden), 1, 2)
             for name in ("to_q", "to_k", "to_v")
         )
-        out = _attend(self.config, query, key, value).reshape(batch, positions, frames, channels)
-        out = jnp.swapaxes(out, 1, 2)
+        out = jnp.swapaxes(_attend(self.config, query, [(key, value)]), 1, 2)
         return dense(self.config, channels, "to_out_0", kernel_init=self.out_init)(out)
 
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from videobooth_jax.models.attention import KV, Condition
+from videobooth_jax.models.remat import rematerialised
 from videobooth_jax.models.resnet import Downsample, ResnetBlock, Upsample
 from videobooth_jax.models.transformer_3d import Transformer3D
 from videobooth_jax.models.unet_config import UNet3DConfig
@@ -15,6 +16,16 @@ Skips = tuple[Latents, ...]
 
 def _exemplar(exemplar: ExemplarKV, index: int) -> KV | None:
     return exemplar[index] if exemplar else None
+
+
+def _resnet(config: UNet3DConfig, channels: int, index: int) -> ResnetBlock:
+    block = rematerialised(ResnetBlock, config.remat)
+    return block(config, channels, name=f"resnets_{index}")
+
+
+def _transformer(config: UNet3DConfig, injected: bool, index: int) -> Transformer3D:
+    block = rematerialised(Transformer3D, config.remat)
+    return block(config, injected, name=f"attentions_{index}")
 
 
 class DownBlock(nn.Module):
@@ -44,11 +55,9 @@ class DownBlock(nn.Module):
         skips: Skips = ()
         collected: ExemplarKV = ()
         for j in range(self.config.layers_per_block):
-            hidden = ResnetBlock(self.config, self.channels, name=f"resnets_{j}")(
-                hidden, condition.embedding
-            )
+            hidden = _resnet(self.config, self.channels, j)(hidden, condition.embedding)
             if self.cross_attention:
-                hidden, kv = Transformer3D(self.config, self.injected, name=f"attentions_{j}")(
+                hidden, kv = _transformer(self.config, self.injected, j)(
                     hidden, condition, _exemplar(exemplar, j)
                 )
                 collected += () if kv is None else (kv,)
@@ -71,15 +80,11 @@ class MidBlock(nn.Module):
         self, hidden: Latents, condition: Condition, exemplar: ExemplarKV = ()
     ) -> tuple[Latents, ExemplarKV]:
         """(b, f, h, w, c) -> the same shape, and the collected exemplar keys and values."""
-        hidden = ResnetBlock(self.config, self.channels, name="resnets_0")(
-            hidden, condition.embedding
-        )
-        hidden, kv = Transformer3D(self.config, self.injected, name="attentions_0")(
+        hidden = _resnet(self.config, self.channels, 0)(hidden, condition.embedding)
+        hidden, kv = _transformer(self.config, self.injected, 0)(
             hidden, condition, _exemplar(exemplar, 0)
         )
-        hidden = ResnetBlock(self.config, self.channels, name="resnets_1")(
-            hidden, condition.embedding
-        )
+        hidden = _resnet(self.config, self.channels, 1)(hidden, condition.embedding)
         return hidden, () if kv is None else (kv,)
 
 
@@ -114,11 +119,9 @@ class UpBlock(nn.Module):
         collected: ExemplarKV = ()
         for j, skip in enumerate(reversed(skips)):
             hidden = jnp.concatenate([hidden, skip], axis=-1)
-            hidden = ResnetBlock(self.config, self.channels, name=f"resnets_{j}")(
-                hidden, condition.embedding
-            )
+            hidden = _resnet(self.config, self.channels, j)(hidden, condition.embedding)
             if self.cross_attention:
-                hidden, kv = Transformer3D(self.config, self.injected, name=f"attentions_{j}")(
+                hidden, kv = _transformer(self.config, self.injected, j)(
                     hidden, condition, _exemplar(exemplar, j)
                 )
                 collected += () if kv is None else (kv,)

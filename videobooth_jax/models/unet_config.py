@@ -39,6 +39,7 @@ class UNet3DConfig:
       watermark_channels: channels per level of the watermark-removal tail, or None for a UNet
         without it.
       attention_implementation: a key of `attention_ops.IMPLEMENTATIONS`.
+      remat: what every resnet and transformer keeps for the gradient; a key of `remat.REMAT`.
       dtype: compute dtype.
       param_dtype: parameter dtype.
     """
@@ -54,7 +55,8 @@ class UNet3DConfig:
     injection_levels: tuple[bool, ...] = (True, True, True, True)
     exemplar_projection: Literal["separate", "shared"] = "separate"
     watermark_channels: tuple[int, ...] | None = (320, 640, 640)
-    attention_implementation: str = "xla"
+    attention_implementation: str = "auto"
+    remat: Literal["none", "dots", "blocks"] = "none"
     dtype: str = "float32"
     param_dtype: str = "float32"
 
@@ -83,6 +85,8 @@ class UNet3DConfig:
             raise ValueError(
                 f"exemplar_projection is {self.exemplar_projection!r}; use 'separate' or 'shared'."
             )
+        if self.remat not in ("none", "dots", "blocks"):
+            raise ValueError(f"remat is {self.remat!r}; use 'none', 'dots' or 'blocks'.")
 
     def _widths(self) -> list[tuple[str, int]]:
         widths = [("block_out_channels", c) for c in self.block_out_channels]

@@ -202,6 +202,11 @@ def config_from_dict(values: dict[str, Any]) -> VideoBoothConfig:
     return _restore(VideoBoothConfig, values, "the configuration")
 
 
+ADDED_LATER: dict[type, frozenset[str]] = {UNet3DConfig: frozenset({"remat"})}
+"""Fields younger than the first stored configurations: where a section lacks one, its default is
+taken."""
+
+
 def _restore(kind: Any, value: Any, where: str) -> Any:
     """``value`` as the annotated type ``kind``, or an error that says ``where`` it went wrong."""
     if dataclasses.is_dataclass(kind):
@@ -229,7 +234,8 @@ def _restore_section(kind: Any, values: Any, where: str) -> Any:
         raise ValueError(f"{where} must be a table of settings, not {values!r}")
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
-    unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
+    required = names - ADDED_LATER.get(kind, frozenset())
+    unknown, missing = sorted(values.keys() - names), sorted(required - values.keys())
     if unknown or missing:
         parts = [
             f"{what}: {', '.join(keys)}"
@@ -238,4 +244,4 @@ def _restore_section(kind: Any, values: Any, where: str) -> Any:
         ]
         raise ValueError(f"{where} has other keys than {kind.__name__}: {'; '.join(parts)}")
     prefix = "" if kind is VideoBoothConfig else f"{where}."
-    return kind(**{n: _restore(hints[n], values[n], f"{prefix}{n}") for n in names})
+    return kind(**{n: _restore(hints[n], values[n], f"{prefix}{n}") for n in names & values.keys()})

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from videobooth_jax.aot.chips import chip_of, known_topologies
 from videobooth_jax.costs import count_costs
-from videobooth_jax.models.videobooth import abstract_params, config_from_dict, config_to_dict
+from videobooth_jax.models.videobooth import abstract_params
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.sharding import (
@@ -88,12 +88,10 @@ def train_flops(config: TrainConfig, mesh: Mesh) -> int:
 
     Gradients of frozen weights are not taken; those that pass through them to trained ones are.
     """
-    model = config_to_dict(config.model)
-    if "remat" in model["unet"]:
-        model["unet"]["remat"] = "none"
+    unet = dataclasses.replace(config.model.unet, remat="none")
     plain = dataclasses.replace(
         config,
-        model=config_from_dict(model),
+        model=dataclasses.replace(config.model, unet=unet),
         optimizer=dataclasses.replace(config.optimizer, name="adamw"),
     )
     program = train_program(plain, mesh)

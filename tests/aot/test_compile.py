@@ -1,5 +1,6 @@
 """`videobooth compile`: what it says early, what it exits with, and the compiler for TPUs."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 from test_roofline import report, with_temporaries
-from tiny_run import run_config
+from tiny_run import run_config, run_model
 
 from videobooth_jax import cli
 from videobooth_jax.aot import command, compilation, program
@@ -132,7 +133,8 @@ def test_a_mesh_that_does_not_fit_is_told(what, overrides, message):
         program.PROGRAMS[what](config, jax.devices())
 
 
-@pytest.mark.parametrize("what", ["sample", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", program.PROGRAMS)
 def test_programs_compile_and_split_their_work_evenly(what):
     """On the CPU's eight devices: FLOPs of one are an eighth of the model's, but for padding."""
     config = run_config("start", **{"data.source": "latents", "data.batch_size": 8, "mesh.data": 8})
@@ -145,12 +147,15 @@ def test_programs_compile_and_split_their_work_evenly(what):
 
 
 @pytest.mark.slow
-def test_training_flops_are_neither_the_optimizers_nor_of_frozen_weights():
-    def flops(**overrides):
-        config = run_config("start", **({"data.source": "latents", "mesh.data": 1} | overrides))
+def test_training_flops_are_of_the_model_alone_and_of_what_is_trained():
+    def flops(remat="none", **overrides):
+        model = run_model()
+        model = dataclasses.replace(model, unet=dataclasses.replace(model.unet, remat=remat))
+        fixed = {"data.source": "latents", "mesh.data": 1}
+        config = run_config("start", model, **(fixed | overrides))
         return program.train(config, jax.devices()).model_flops
 
-    assert flops(**{"optimizer.name": "muon"}) == flops()
+    assert flops(**{"optimizer.name": "muon"}) == flops() == flops("blocks")
     more = ("projector", "text_kv", "frame_kv", "unet", "temporal")
     assert flops() < flops(trainable=more) < 2 * flops()
 

@@ -23,7 +23,7 @@ def _in_parts(config: TrainConfig, rows: int, mesh: Mapping[str, int]) -> str:
 
 
 def _compute_again(config: TrainConfig, rows: int, mesh: Mapping[str, int]) -> str:
-    if getattr(config.model.unet, "remat", "none") != "none":
+    if config.model.unet.remat != "none":
         return ""
     return "--config.model.unet.remat=blocks: activations computed again instead of kept"
 

@@ -88,8 +88,13 @@ def train_flops(config: TrainConfig, mesh: Mesh) -> int:
 
     Gradients of frozen weights are not taken; those that pass through them to trained ones are.
     """
-    plain = dataclasses.replace(config.optimizer, name="adamw")
-    program = train_program(dataclasses.replace(config, optimizer=plain), mesh)
+    unet = dataclasses.replace(config.model.unet, remat="none")
+    plain = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, unet=unet),
+        optimizer=dataclasses.replace(config.optimizer, name="adamw"),
+    )
+    program = train_program(plain, mesh)
     return count_costs(program.step, program.state, abstract_batch(config, mesh)).flops
 
 

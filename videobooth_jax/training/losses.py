@@ -195,7 +195,9 @@ def diffusion_loss(
     metrics = {"loss_ldm": jnp.mean(per_sample)}
     loss = metrics["loss_ldm"]
     if told.words is not None:
-        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(jnp.abs(told.words))
+        metrics["loss_reg"] = objective.embedding_l1_weight * jnp.mean(
+            jnp.abs(told.words.astype(loss.dtype))
+        )
         loss = loss + metrics["loss_reg"]
     return loss, metrics
 

@@ -67,8 +67,11 @@ def first_and_previous(key: Video, value: Video) -> Parts:
     first = (key[:, :1], value[:, :1])
     if key.shape[1] == 1:
         return (first,)
-    previous = (_replace_first(jnp.roll(x, 1, axis=1), x[:, 0]) for x in (key, value))
-    return (first, tuple(previous))
+
+    def previous(x: Video) -> Video:
+        return _replace_first(jnp.roll(x, 1, axis=1), x[:, 0])
+
+    return (first, (previous(key), previous(value)))
 
 
 class FrameAttention(nn.Module):

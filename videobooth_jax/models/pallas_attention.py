@@ -13,6 +13,7 @@ device, be it the only one or one of a ``jax.shard_map``.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,7 @@ def _query_gradient_kernel(*refs, num_keys: int):
     def _():
         sums[...] = jnp.zeros(sums.shape, jnp.float32)
 
-    _, gradient = _score_gradient(inputs, step, num_keys)
+    gradient = _score_gradient(inputs, step, num_keys)[1]
     key = inputs[1][...]
     sums[...] += _dot(key, gradient.astype(key.dtype), (1, 0))
 
@@ -158,9 +159,9 @@ class _Grid:
         """Of query, key and value."""
         return [self.queries(self.depth), self.keys(self.shared), self.keys(self.shared)]
 
-    def call(self, kernel: Callable[..., None], interpret: bool, **specs) -> Callable[..., Array]:
+    def call(self, kernel: Callable[..., None], interpret: bool, **specs) -> Callable[..., Any]:
         """The kernel over this grid: all axes but the innermost in any order."""
-        semantics = ("parallel",) * 4 + ("arbitrary",)
+        semantics = (pltpu.PARALLEL,) * 4 + (pltpu.ARBITRARY,)
         return pl.pallas_call(
             kernel,
             grid=self.grid,
@@ -171,7 +172,7 @@ class _Grid:
         )
 
 
-def _scratch(*shape: int) -> pltpu.VMEM:
+def _scratch(*shape: int) -> Any:
     return pltpu.VMEM(shape, jnp.float32)
 
 

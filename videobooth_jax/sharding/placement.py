@@ -83,8 +83,9 @@ def process_rows(mesh: Mesh, batch_size: int) -> range:
         ValueError: this process's devices hold rows that are not next to each other.
     """
     sharding = NamedSharding(mesh, PartitionSpec(ROWS))
-    held = sharding.addressable_devices_indices_map((batch_size,)).values()
-    rows = sorted({row for (part,) in held if part for row in range(*part.indices(batch_size))})
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    held = [index[0] for index in indices if index is not None]
+    rows = sorted({row for part in held for row in range(*part.indices(batch_size))})
     if rows != list(range(rows[0], rows[-1] + 1)):
         raise ValueError(
             f"the devices of process {jax.process_index()} hold rows {rows} of a batch: give a "

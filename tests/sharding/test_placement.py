@@ -12,6 +12,7 @@ from videobooth_jax.models.videobooth import abstract_params
 from videobooth_jax.sharding import (
     MeshSizes,
     check_batch,
+    check_frames,
     make_mesh,
     place_batch,
     process_rows,
@@ -46,6 +47,14 @@ def test_batches_that_cannot_be_split_are_refused(batch_size, frames, message):
     mesh = make_mesh(MeshSizes(data=2, fsdp=2, frames=2))
     with pytest.raises(ValueError, match=message):
         check_batch(mesh, batch_size, frames)
+
+
+def test_frames_are_split_only_of_one_clip_at_a_time():
+    mesh = make_mesh(MeshSizes(data=2, frames=2))
+    check_frames(mesh, 2)
+    check_frames(make_mesh(MeshSizes(data=2)), 8)
+    with pytest.raises(ValueError, match="4 clips at once"):
+        check_frames(mesh, 4)
 
 
 def test_moments_and_averages_lie_where_their_parameter_does():

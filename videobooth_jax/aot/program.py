@@ -22,6 +22,7 @@ from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
+    check_frames,
     make_mesh,
     replicated,
     state_shardings,
@@ -78,6 +79,7 @@ def train(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
     mesh = make_mesh(config.mesh, devices)
     check_batch(mesh, config.data.batch_size, config.data.num_frames)
     check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
+    check_frames(mesh, config.data.batch_size // config.accumulate_steps)
     program = train_program(config, mesh)
     arguments = (program.state, abstract_batch(config, mesh))
     return Program(mesh, program.step, arguments, train_flops(config, mesh))

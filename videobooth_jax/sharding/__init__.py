@@ -4,6 +4,7 @@ from videobooth_jax.sharding.mesh import AXES, MeshSizes, make_mesh
 from videobooth_jax.sharding.placement import (
     batch_shardings,
     check_batch,
+    check_frames,
     place_batch,
     process_rows,
     replicated,
@@ -17,6 +18,7 @@ __all__ = [
     "MeshSizes",
     "batch_shardings",
     "check_batch",
+    "check_frames",
     "make_mesh",
     "place_batch",
     "process_rows",

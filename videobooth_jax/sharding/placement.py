@@ -63,6 +63,22 @@ def check_batch(mesh: Mesh, batch_size: int, num_frames: int) -> None:
         )
 
 
+def check_frames(mesh: Mesh, rows: int) -> None:
+    """Raises ValueError unless frames that are split are of one clip on each group of devices.
+
+    The networks see the frames of all clips as one long batch of pictures; of several clips, a
+    device's share of every one would not lie together in it, and XLA would gather them all.
+    ``rows`` go through the model at once.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if mesh.shape["frames"] > 1 and rows != parts:
+        raise ValueError(
+            f"mesh.frames is {mesh.shape['frames']}, which pays only with one clip at a time on "
+            f"every group of devices: {rows} clips at once (data.batch_size / accumulate_steps) "
+            f"over {parts} groups (data x fsdp); make them equal, or set mesh.frames to 1"
+        )
+
+
 def batch_shardings(mesh: Mesh, names: Iterable[str]) -> dict[str, NamedSharding]:
     """Where the arrays of a batch go, by name."""
 

@@ -22,7 +22,7 @@ from videobooth_jax.checkpointing import TrainCheckpoints, save_model
 from videobooth_jax.checkpointing.paths import make_writable, resolve
 from videobooth_jax.distributed import is_primary
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
-from videobooth_jax.sharding import check_batch, make_mesh, place_batch, process_rows
+from videobooth_jax.sharding import check_batch, check_frames, make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
 from videobooth_jax.training.losses import Batch
@@ -60,6 +60,7 @@ def _train(config: TrainConfig, workdir: epath.Path, stopped: Stopped) -> epath.
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.data.batch_size, config.data.num_frames)
     check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
+    check_frames(mesh, config.data.batch_size // config.accumulate_steps)
     data = open_training_data(config.data, config.model, process_rows(mesh, config.data.batch_size))
     program = train_program(config, mesh)
     with contextlib.closing(

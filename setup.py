@@ -46,6 +46,7 @@ EXTRAS = {
     "gcs": ["etils[epath-gcs]>=1.15,<2"],
     "dev": [
         "pytest>=9,<10",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",
         "mypy>=2.4,<3",
         "pyyaml>=6,<7",

@@ -14,18 +14,22 @@ from videobooth_jax.sharding import make_mesh
 from videobooth_jax.training.program import abstract_batch, train_program
 
 
-def program(rows, **sizes):
+def program(rows, num_frames=4, **sizes):
     mesh = {f"mesh.{axis}": size for axis, size in ({"data": 1} | sizes).items()}
     model = run_model(exemplar_timestep="same")
-    settings = {"data.batch_size": rows, "data.num_frames": 4}
+    settings = {
+        "data.batch_size": rows,
+        "data.num_frames": num_frames,
+        "model.unet.attention_implementation": "xla",  # as on accelerators
+    }
     config = run_config("", model, **mesh, **settings)
     return config, train_program(config, make_mesh(config.mesh))
 
 
 @functools.cache
-def counted(rows, **sizes):
+def counted(rows, num_frames=4, **sizes):
     """FLOPs on a device, and bytes of the results of collectives by (kind, devices in a group)."""
-    config, found = program(rows, **sizes)
+    config, found = program(rows, num_frames, **sizes)
     lowered = found.step.lower(found.state, abstract_batch(config, found.mesh))
     module = parse(lowered.compile().as_text())
     runs = schedule(module)
@@ -49,9 +53,13 @@ def test_data_sums_the_trained_gradients_once_and_sends_nothing_else(capfd):
 
 @pytest.mark.slow
 def test_frames_split_the_work_and_send_little(capfd):
-    """Sums of group norms, frame 0 and attention over time to all, one frame to the neighbour."""
+    """Sums of group norms, frame 0 and attention over time to all, one frame to the neighbour.
+
+    A device does the work of a clip of one frame, which only attends to half as many keys; what is
+    not of frames is computed by all.
+    """
     flops, sent = counted(2, data=2, frames=4)
-    assert flops <= 0.4 * counted(1)[0]
+    assert flops <= 1.15 * counted(1, num_frames=1)[0]
     kinds = {key: part.result_bytes for key, part in sent.items()}
     assert set(kinds) == {
         ("all-reduce", 2),
@@ -59,9 +67,9 @@ def test_frames_split_the_work_and_send_little(capfd):
         ("all-gather", 4),
         ("collective-permute", 2),
     }
-    assert kinds["all-gather", 4] <= 1.5 * 196_608
+    assert kinds["all-gather", 4] <= 1.5 * 65_536
     assert kinds["collective-permute", 2] <= 1.5 * 49_152
-    assert kinds["all-reduce", 4] <= 1.5 * 159_236
+    assert kinds["all-reduce", 4] <= 1.5 * 175_620
     assert "nvoluntary full rematerialization" not in capfd.readouterr().err
 
 

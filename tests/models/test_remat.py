@@ -95,11 +95,15 @@ def test_an_unknown_policy_is_refused():
 
 
 def test_bfloat16_compute_gives_float32_gradients_of_float32_parameters():
+    """Judged by the gradient as a whole: a tensor whose terms nearly cancel keeps fewer digits."""
     _, gradients = gradient("none", "bfloat16")
     _, exact = gradient("none")
-    for got, want in zip(jax.tree.leaves(gradients), jax.tree.leaves(exact), strict=True):
-        assert got.dtype == jnp.float32
-        assert np.linalg.norm(got - want) <= 0.1 * np.linalg.norm(want)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.float32)}
+    got, want = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (gradients, exact)
+    )
+    assert np.linalg.norm(got - want) <= 0.05 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("dropped", ["zeros", "none"])

@@ -22,14 +22,12 @@ from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
-    check_frames,
     make_mesh,
     replicated,
     state_shardings,
 )
 from videobooth_jax.training.config import TrainConfig
-from videobooth_jax.training.program import abstract_batch, train_program
-from videobooth_jax.training.train_step import check_accumulation
+from videobooth_jax.training.program import abstract_batch, check_batches, train_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +75,7 @@ def train(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
         ValueError: mesh or batch do not fit the devices.
     """
     mesh = make_mesh(config.mesh, devices)
-    check_batch(mesh, config.data.batch_size, config.data.num_frames)
-    check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
-    check_frames(mesh, config.data.batch_size // config.accumulate_steps)
+    check_batches(config, mesh)
     program = train_program(config, mesh)
     arguments = (program.state, abstract_batch(config, mesh))
     return Program(mesh, program.step, arguments, train_flops(config, mesh))

@@ -22,12 +22,13 @@ from videobooth_jax.checkpointing import TrainCheckpoints, save_model
 from videobooth_jax.checkpointing.paths import make_writable, resolve
 from videobooth_jax.distributed import is_primary
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
-from videobooth_jax.sharding import check_batch, check_frames, make_mesh, place_batch, process_rows
+from videobooth_jax.sharding import make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
 from videobooth_jax.training.losses import Batch
 from videobooth_jax.training.program import (
     TrainProgram,
+    check_batches,
     initial_state,
     train_program,
     with_measured_scale,
@@ -36,7 +37,6 @@ from videobooth_jax.training.progress import Progress
 from videobooth_jax.training.run import run_steps
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped, stop_signals
-from videobooth_jax.training.train_step import check_accumulation
 from videobooth_jax.typing import Array, Params
 
 
@@ -58,9 +58,7 @@ def _train(config: TrainConfig, workdir: epath.Path, stopped: Stopped) -> epath.
     make_writable(workdir, "a run", jax.process_index())
     config = with_measured_scale(config)
     mesh = make_mesh(config.mesh)
-    check_batch(mesh, config.data.batch_size, config.data.num_frames)
-    check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
-    check_frames(mesh, config.data.batch_size // config.accumulate_steps)
+    check_batches(config, mesh)
     data = open_training_data(config.data, config.model, process_rows(mesh, config.data.batch_size))
     program = train_program(config, mesh)
     with contextlib.closing(

@@ -13,18 +13,28 @@ from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 
 from videobooth_jax.checkpointing import load_config, load_model
+from videobooth_jax.data.batches import BatchConfig
 from videobooth_jax.models.videobooth import abstract_params, init_params
-from videobooth_jax.sharding import batch_shardings, replicated, spec_of, state_shardings
+from videobooth_jax.sharding import (
+    batch_shardings,
+    check_batch,
+    check_frames,
+    replicated,
+    spec_of,
+    state_shardings,
+)
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.losses import Batch
 from videobooth_jax.training.optimizer import make_optimizer
 from videobooth_jax.training.phases import start_from_copies
 from videobooth_jax.training.state import TrainState, create_state
-from videobooth_jax.training.train_step import TrainStep, make_loss, make_train_step
+from videobooth_jax.training.train_step import (
+    TrainStep,
+    check_accumulation,
+    make_loss,
+    make_train_step,
+)
 from videobooth_jax.typing import Array
-
-SUBJECT_TOKENS = 12
-"""Columns of ``placeholder``: tokens of the longest subject."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,13 @@ class TrainProgram:
     optimizer: optax.GradientTransformation
     state: TrainState
     step: TrainStep
+
+
+def check_batches(config: TrainConfig, mesh: Mesh) -> None:
+    """Raises ValueError unless the batches of a run can be split as its mesh and parts ask."""
+    check_batch(mesh, config.data.batch_size, config.data.num_frames)
+    check_accumulation(config, mesh.shape["data"] * mesh.shape["fsdp"])
+    check_frames(mesh, config.data.batch_size // config.accumulate_steps)
 
 
 def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
@@ -74,7 +91,7 @@ def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
         "clip_image": ((size, side, side, 3), jnp.float32),
         "ids": ((size, model.text_encoder.max_position_embeddings), jnp.int32),
         "null_ids": ((1, model.text_encoder.max_position_embeddings), jnp.int32),
-        "placeholder": ((size, SUBJECT_TOKENS), jnp.int32),
+        "placeholder": ((size, BatchConfig.subject_length), jnp.int32),
     }
     if config.data.source == "latents":
         picture = (height, width, channels)

@@ -4,11 +4,9 @@
 - ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build
   is enough and far smaller: first ``pip install torch`` with the option
   ``--index-url https://download.pytorch.org/whl/cpu``.
-<<<<<<< HEAD
-- ``tpu``: JAX for TPU.
-- ``aot``: the compiler for TPUs, for ``videobooth compile``; runs on any Linux machine.
-=======
 - ``tpu``: JAX for TPU. ``gpu``: JAX for NVIDIA GPUs, with CUDA 12.
+- ``aot``: the compiler for TPUs, for ``videobooth compile``; runs on any Linux machine.
+- ``data``: prepared datasets, written and read through TFDS, without TensorFlow.
 - ``gcs``: folders behind ``gs://``.
 - ``dev``: everything the quick tests, the linter and the type checker need.
 """
@@ -37,6 +35,7 @@ BASE = [
     "tensorboardX>=2.6.5,<3",
 ]
 AOT = "libtpu>=0.0.52,<0.1; platform_system == 'Linux' and platform_machine == 'x86_64'"
+DATA = ["tensorflow_datasets>=4.9.10,<5"]
 EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
     "torch": ["torch>=2.9,<3"],
@@ -44,7 +43,9 @@ EXTRAS = {
     "aot": [AOT],
     "gpu": ["jax[cuda12]>=0.10.2,<0.11"],
     "gcs": ["etils[epath-gcs]>=1.15,<2"],
+    "data": DATA,
     "dev": [
+        *DATA,
         "pytest>=9,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",

@@ -84,7 +84,7 @@ class Video:
             raise FileNotFoundError(f"there is no file {source}")
         stored = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         try:
-            self._container = av.open(stored)
+            self._container = av.open(stored, "r")
         except (FFmpegError, ValueError) as error:
             raise ValueError(f"{self._name} cannot be read as a video: {_reason(error)}") from error
         try:
@@ -169,8 +169,8 @@ class Video:
             self._container.seek(int(self._points[start]), stream=self._stream)
             try:
                 for frame in self._container.decode(self._stream):
-                    if (index := places.pop(frame.pts, None)) is not None:
-                        yield index, frame
+                    if frame.pts in places:
+                        yield places.pop(frame.pts), frame
                     if not places:
                         return
             except FFmpegError as error:
@@ -185,8 +185,8 @@ class Video:
         for stream in self._container.streams.video:
             if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
                 return stream
-        kinds = sorted({stream.type for stream in self._container.streams}) or ["nothing"]
-        raise ValueError(f"{self._name} has no pictures, only {', '.join(kinds)}")
+        kinds = ", ".join(sorted({stream.type for stream in self._container.streams}))
+        raise ValueError(f"{self._name} has no pictures, only {kinds or 'nothing'}")
 
     def _walk(self) -> tuple[np.ndarray, np.ndarray]:
         """Time stamps of all frames in display order, and which of them are key frames."""

@@ -19,35 +19,40 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "tpu"
-FINE = "configs/videobooth_fine.py"
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One `videobooth compile`; its file is named after it."""
+    """One `videobooth compile`, one video on every device; its file is named after it."""
 
-    name: str
+    what: str  # "coarse", "fine": a training step; "sample": a guided denoising step
     topology: str
-    options: tuple[str, ...] = ()
-    config: str = FINE
+    chips: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}-{self.topology.replace(':', '-')}"
 
     def command(self, out: Path) -> list[str]:
-        words = ["compile", f"--config={self.config}", f"--topology={self.topology}"]
-        return [sys.executable, "-m", "videobooth_jax.cli", *words, *self.options, f"--out={out}"]
+        stage = "coarse" if self.what == "coarse" else "fine"
+        return [
+            *(sys.executable, "-m", "videobooth_jax.cli", "compile"),
+            f"--config=configs/videobooth_{stage}.py",
+            f"--topology={self.topology}",
+            f"--what={'sample' if self.what == 'sample' else 'train'}",
+            f"--config.data.batch_size={self.chips}",
+            f"--out={out}",
+        ]
 
 
-def weak(topology: str, rows: int) -> Case:
-    """One row on a device: what a device does must not grow with their number."""
-    name = f"weak-{topology.replace(':', '-')}"
-    return Case(name, topology, (f"--config.data.batch_size={rows}",))
-
-
+V5E = (("v5e:2x4", 8), ("v5e:8x8", 64), ("v5e:16x16", 256))
+OTHERS = (("v6e:2x4", 8), ("v5p:2x2x2", 8), ("v4:2x2x2", 8))
 CASES = (
-    weak("v5e:2x4", 8),
-    weak("v5e:4x8", 32),
-    weak("v5e:16x16", 256),
-    Case("sample-v5e-2x4", "v5e:2x4", ("--what=sample", "--config.data.batch_size=8")),
+    *(Case(what, *place) for what in ("fine", "coarse", "sample") for place in V5E),
+    *(Case("fine", *place) for place in OTHERS),
 )
+"""v5e at three sizes, where a device's work must not grow with their number; the fine step on every
+generation."""
 
 
 def compile_missing(cases: Sequence[Case], results: Path) -> list[str]:
@@ -114,6 +119,31 @@ def collectives_table(reports: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def scaling_table(cases: Sequence[Case], reports: dict[str, dict[str, Any]]) -> str:
+    """Markdown: of every program on several sizes of v5e, what a device does over what one of the
+    smallest size does; the last column is how much of the smallest's bound is kept.
+    """
+    rows = ["| program | chips | HBM | FLOP | HBM traffic | collectives' results | efficiency |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    first: dict[str, tuple[float, ...]] = {}
+    for case in cases:
+        costs = reports.get(case.name, {}).get("costs")
+        if costs is None or not case.topology.startswith("v5e"):
+            continue
+        figures = (
+            costs["memory"]["total"],
+            costs["work"]["flops"],
+            costs["work"]["hbm_bytes"],
+            sum(part["result_bytes"] for part in costs["collectives"]),
+            costs["roofline"]["seconds"],
+        )
+        start = first.setdefault(case.what, figures)
+        ratios = [now / then if then else 1.0 for now, then in zip(figures, start, strict=True)]
+        shown = " | ".join(f"{ratio:.3f}" for ratio in (*ratios[:-1], 1 / ratios[-1]))
+        rows.append(f"| {case.what} | {case.chips} | {shown} |")
+    return "\n".join(rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -122,7 +152,12 @@ def main() -> int:
     args = parser.parse_args()
     failed = [] if args.tables else compile_missing(CASES, RESULTS)
     reports = read(CASES, RESULTS)
-    print(programs_table(reports), collectives_table(reports), sep="\n\n")
+    tables = (
+        programs_table(reports),
+        collectives_table(reports),
+        scaling_table(CASES, reports),
+    )
+    print(*tables, sep="\n\n")
     if failed:
         print(f"without a result, see above: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 DEBUG = "VIDEOBOOTH_DEBUG"
+EXPECTED = (ValueError, OSError, ImportError)
+"""Mistakes that a sentence helps to mend; all else is a bug and shows where it comes from."""
 EPILOG = f"""environment:
   VIDEOBOOTH_CACHE   folder of compiled programs, or "off"; by default in your cache folder
   {DEBUG}   set to anything: show where an error comes from"""
@@ -41,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("videobooth: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError) as error:
+    except EXPECTED as error:
         if os.environ.get(DEBUG):
             raise
         print(f"videobooth: error: {error}", file=sys.stderr)
@@ -87,7 +89,7 @@ def _generate(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from videobooth_jax.compilation_cache import enable_compilation_cache
     from videobooth_jax.config_files import read_config
-    from videobooth_jax.distributed import leave, start_distributed
+    from videobooth_jax.distributed import CRASH, MISTAKE, leave, start_distributed
     from videobooth_jax.training.config import from_config_dict
     from videobooth_jax.training.loop import train
 
@@ -102,7 +104,7 @@ def _train(args: argparse.Namespace) -> None:
     except Exception as error:
         if not joined:
             raise
-        leave(error)
+        leave(error, MISTAKE if isinstance(error, EXPECTED) else CRASH)
 
 
 def _compile(args: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 HEARTBEAT_SECONDS = 45
 """A process not heard from for so long is taken for dead; well under two minutes."""
+CRASH, MISTAKE = 1, 2
+"""Exit statuses, those of the command."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -66,14 +68,19 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def leave(error: BaseException) -> None:
+def leave(error: BaseException, status: int) -> None:
     """End this process of a run of several at once, without waiting for the others, who may be
     waiting for it.
+
+    Args:
+        error: what is told.
+        status: of the process; 2 for what starting again does not mend.
     """
     text = f"videobooth: process {jax.process_index()} of {jax.process_count()} stops: {error}\n"
-    hint = "start all processes again: the run goes on from its last checkpoint\n"
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, (text + hint).encode())
-    os._exit(1)
+    if status != MISTAKE:
+        text += "start all processes again: the run goes on from its last checkpoint\n"
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())
+    os._exit(status)
 
 
 class StopTogether:

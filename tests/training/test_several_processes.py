@@ -143,3 +143,12 @@ def test_a_run_of_two_processes_goes_on_as_one_of_four(start, tmp_path):
     finish(run(write_config(tmp_path, start), moved, 4), [0] * 4)
     for one, other in zip(reports(straight), reports(moved), strict=True):
         np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mistake_ends_every_process_as_one(start, tmp_path):
+    config = write_config(tmp_path, start, **{"data.batch_size": 6})  # over 4 devices
+    for error in finish(run(config, tmp_path / "run", 2), [2, 2]):
+        assert "a batch of 6 cannot be split evenly" in error
+        assert "start all processes again" not in error
+        assert "Traceback" not in error

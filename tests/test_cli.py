@@ -202,7 +202,9 @@ def test_train_and_evaluate_and_convert_hand_everything_on(monkeypatch, tmp_path
 
     monkeypatch.setattr(convert_model, "convert_checkpoints", recorder("convert"))
     monkeypatch.setattr(suite, "run_sprites_suite", recorder("evaluate"))
-    monkeypatch.setattr("videobooth_jax.pipeline.VideoBoothPipeline.from_pretrained", lambda m: m)
+    monkeypatch.setattr(
+        "videobooth_jax.pipeline.VideoBoothPipeline.from_pretrained", lambda m, mesh: m
+    )
     monkeypatch.setenv("VIDEOBOOTH_CACHE", "off")
     assert cli.main(["convert", "--text-encoder=t", "--vae=v", "--out=o", "--dtype=bfloat16"]) == 0
     (out,), options = calls["convert"]

@@ -143,10 +143,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from videobooth_jax.compilation_cache import enable_compilation_cache
     from videobooth_jax.evaluation.suite import run_sprites_suite
     from videobooth_jax.pipeline import VideoBoothPipeline
+    from videobooth_jax.sharding import MeshSizes, make_mesh
 
     enable_compilation_cache()
     result = run_sprites_suite(
-        VideoBoothPipeline.from_pretrained(args.model),
+        VideoBoothPipeline.from_pretrained(args.model, mesh=make_mesh(MeshSizes())),
         videos=args.videos,
         injection=args.injection,
         split=args.split,

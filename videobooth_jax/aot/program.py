@@ -18,10 +18,12 @@ from videobooth_jax.aot.chips import chip_of, known_topologies
 from videobooth_jax.costs import count_costs
 from videobooth_jax.models.videobooth import abstract_params
 from videobooth_jax.pipeline import programs
+from videobooth_jax.pipeline.on_mesh import plan_on
 from videobooth_jax.pipeline.requests import make_plan
 from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
+    check_frames,
     make_mesh,
     replicated,
     state_shardings,
@@ -106,7 +108,9 @@ def sample(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
     mesh = make_mesh(config.mesh, devices)
     rows, model = config.data.batch_size, config.model
     plan, _ = make_plan(model, {"num_frames": config.data.num_frames})
+    plan = plan_on(mesh, plan)
     check_batch(mesh, rows, plan.num_frames)
+    check_frames(mesh, rows)
     spec, side = jax.ShapeDtypeStruct, model.vision_encoder.image_size
     params = abstract_params(model)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), rows))

@@ -129,14 +129,16 @@ def read_prompts(
 
 @functools.partial(jax.jit, static_argnames=("config", "plan"))
 def make_videos(
-    config: VideoBoothConfig, plan: Plan, params: Params, conditioning: Conditioning, keys: Keys
+    config: VideoBoothConfig,
+    plan: Plan,
+    params: Params,
+    conditioning: Conditioning,
+    noise: Latents,
+    keys: Keys,
 ) -> UInt8[Array, "batch frames height width 3"]:
-    """Noise, the whole sampling loop as one scan, and decoding, for keys (b,): finished frames."""
+    """The whole sampling loop from `start` as one scan, and decoding: finished frames."""
     latents = sample(
-        sampler_of(config, plan),
-        denoiser(config, plan, params, conditioning),
-        start(config, plan, keys),
-        keys,
+        sampler_of(config, plan), denoiser(config, plan, params, conditioning), noise, keys
     )
     return decode(config, params, latents)
 
@@ -174,27 +176,36 @@ def denoise(
 ) -> Latents:
     """One prediction for (b, f, h, w, c) latents, guided if the plan says so.
 
-    Both branches of guidance go through the UNet as one batch of 2 b rows; the unconditional one
-    has the null prompt and takes no exemplar.
+    The unconditional branch of guidance has the null prompt and takes no exemplar. Both branches
+    go through the UNet as one batch of 2 b rows, those of a video side by side, so that a batch
+    that is split over devices stays where it is; or one after the other, ``plan.branches``.
     """
     exemplar = _exemplar(config, plan, params, conditioning.subject, timesteps, keys)
     predict = functools.partial(_model(config, params), method="denoise", kv=plan.kv)
     states = conditioning.text_states
     if not plan.guided:
         return predict(latents, timesteps, states, exemplar=exemplar)
-    both = functools.partial(jax.tree.map, lambda x: jnp.concatenate([x, x]))
     null_states = _per_row(conditioning.subject.null_states, latents.shape[0])
-    told, untold = jnp.split(
-        predict(
+    if plan.branches == "apart":
+        told = predict(latents, timesteps, states, exemplar=exemplar)
+        untold = predict(latents, timesteps, null_states)
+    else:
+        both = functools.partial(jax.tree.map, lambda x: _side_by_side(x, x))
+        prediction = predict(
             both(latents),
             both(timesteps),
-            jnp.concatenate([states, null_states]),
+            _side_by_side(states, null_states),
             exemplar=both(exemplar),
-            exemplar_rows=jnp.arange(2 * latents.shape[0]) < latents.shape[0],
-        ),
-        2,
-    )
+            exemplar_rows=jnp.arange(2 * latents.shape[0]) % 2 == 0,
+        )
+        branches = prediction.reshape(-1, 2, *prediction.shape[1:])
+        told, untold = branches[:, 0], branches[:, 1]
     return guide(told, untold, conditioning.guidance_scale, config.diffusion.guided_channels)
+
+
+def _side_by_side(x: Array, y: Array) -> Array:
+    """Two arrays (b, ...) as (2 b, ...), row by row in turn."""
+    return jnp.stack([x, y], axis=1).reshape(2 * x.shape[0], *x.shape[1:])
 
 
 def denoiser(

@@ -5,7 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -48,7 +48,11 @@ class SamplingOptions(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The choices that shape the compiled programs; hashable."""
+    """The choices that shape the compiled programs; hashable.
+
+    ``branches`` of guidance go through the UNet "together", or "apart" in two calls: half the
+    memory, and frames that are split over devices stay split.
+    """
 
     num_frames: int
     height: int
@@ -57,6 +61,7 @@ class Plan:
     num_inference_steps: int
     injection: str
     guided: bool
+    branches: Literal["together", "apart"] = "together"
 
     @property
     def kv(self) -> KVMode:

@@ -11,6 +11,7 @@ from typing import Unpack
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from videobooth_jax.checkpointing import load_model
@@ -20,6 +21,7 @@ from videobooth_jax.diffusion.samplers import sample_steps
 from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
+from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
     Columns,
@@ -34,6 +36,7 @@ from videobooth_jax.pipeline.requests import (
     sampler_of,
     whole_number,
 )
+from videobooth_jax.sharding import weight_shardings
 from videobooth_jax.typing import Frames, Keys, Params
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "models"
@@ -71,8 +74,19 @@ class VideoBoothOutput:
 class VideoBoothPipeline:
     """A model ready to make videos. It holds weights and no other state."""
 
-    def __init__(self, config: VideoBoothConfig, params: Params, tokenizer: Tokenizer):
+    def __init__(
+        self,
+        config: VideoBoothConfig,
+        params: Params,
+        tokenizer: Tokenizer,
+        mesh: Mesh | None = None,
+    ):
         """Join what `from_pretrained` reads; for models still in training.
+
+        Args:
+            config, params, tokenizer: of one model.
+            mesh: devices to split videos over, of `sharding.make_mesh`; ``params`` lie on it. None:
+                the device that ``params`` lie on.
 
         Raises:
             ValueError: the tokenizer's ids or positions are not those of the text tower.
@@ -84,11 +98,11 @@ class VideoBoothPipeline:
                 f"the tokenizer has {size[0]} ids and {size[1]} positions, the text tower of "
                 f"{config.name!r} takes {text.vocab_size} and {text.max_position_embeddings}"
             )
-        self.config, self.params, self.tokenizer = config, params, tokenizer
+        self.config, self.params, self.tokenizer, self.mesh = config, params, tokenizer, mesh
 
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike[str], dtype: str | None = None
+        cls, model: str | os.PathLike[str], dtype: str | None = None, mesh: Mesh | None = None
     ) -> "VideoBoothPipeline":
         """Read a model.
 
@@ -96,15 +110,18 @@ class VideoBoothPipeline:
             model: the name of a model inside the package ("sprites"), or a model directory.
             dtype: dtype of weights and of the networks' arithmetic ("float32", "bfloat16"); None:
                 what the model directory says. Sampling itself is always float32.
+            mesh: devices to spread weights and videos over, of `sharding.make_mesh`; None: the
+                first device.
 
         Raises:
             ValueError: no such model, or one that is incomplete, damaged or inconsistent.
         """
         folder = find_model(model)
-        config, params = load_model(folder, dtype=dtype)
+        shardings = None if mesh is None else weight_shardings(mesh)
+        config, params = load_model(folder, dtype=dtype, shardings=shardings)
         if dtype is not None:
             config = with_dtypes(config, dtype=dtype, param_dtype=dtype)
-        return cls(config, params, Tokenizer.from_file(folder / "tokenizer.json"))
+        return cls(config, params, Tokenizer.from_file(folder / "tokenizer.json"), mesh)
 
     def __call__(
         self,
@@ -150,11 +167,13 @@ class VideoBoothPipeline:
         whole_number("count", count, 1, MAX_WHOLE)
         whole_number("batch_size", batch_size, 1, MAX_WHOLE)
         plan, scale = make_plan(self.config, options)
+        plan = plan_on(self.mesh, plan)
         columns = make_columns(prompt, subject, image, mask, box)
         texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
         source = self._source(plan, columns, cut_out, exemplar)
         order = np.repeat(np.arange(len(texts.prompts)), count)
-        batches = list(_batches(len(order), batch_size))
+        at_once = rows_at_once(self.mesh, min(batch_size, len(order)))
+        batches = list(_batches(len(order), at_once))
         made = []
         with _ticker(progress, len(batches) * plan.num_inference_steps) as tick:
             for indices in batches:
@@ -212,11 +231,11 @@ class VideoBoothPipeline:
             self.config,
             plan.num_frames,
             self.params,
-            pictures.clip_images[rows],
-            pictures.vae_images[rows],
+            place(self.mesh, "clip_image", pictures.clip_images[rows]),
+            place(self.mesh, "vae_image", pictures.vae_images[rows]),
             self.tokenizer.encode([self.config.diffusion.null_prompt]),
             timesteps,
-            keys,
+            place(self.mesh, "keys", keys),
         )
 
     def _source(
@@ -265,7 +284,11 @@ class VideoBoothPipeline:
         subject = source(rows)
         words = None if plan.injection == "text" else subject.words
         states = programs.read_prompts(
-            self.config, self.params, texts.ids[rows], texts.placeholder[rows], words
+            self.config,
+            self.params,
+            place(self.mesh, "ids", texts.ids[rows]),
+            place(self.mesh, "placeholder", texts.placeholder[rows]),
+            words,
         )
         return Conditioning(states, subject, jax.device_put(np.float32(scale)))
 
@@ -280,9 +303,11 @@ class VideoBoothPipeline:
         """Videos of one batch; ``indices`` are theirs in the whole request, for their keys."""
         config, params = self.config, self.params
         keys = programs.video_keys(np.uint32(seed), indices.astype(np.uint32))
+        keys = place(self.mesh, "keys", keys)
+        noise = place(self.mesh, "latents", programs.start(config, plan, keys))
         if tick is None:
-            return np.asarray(programs.make_videos(config, plan, params, conditioning, keys))
-        noise = programs.start(config, plan, keys)
+            videos = programs.make_videos(config, plan, params, conditioning, noise, keys)
+            return np.asarray(videos)
         denoise = programs.denoiser(config, plan, params, conditioning)
         for _, latents, _ in sample_steps(sampler_of(config, plan), denoise, noise, keys):
             latents.block_until_ready()
@@ -307,11 +332,10 @@ def find_model(model: str | os.PathLike[str]) -> Path:
 
 
 def _batches(count: int, size: int) -> Iterator[np.ndarray]:
-    """Indices of every batch, all of one length, so that they share their programs.
+    """Indices of every batch, all of ``size``, so that they share their programs.
 
     The last index is repeated to fill the last batch.
     """
-    size = min(size, count)
     for first in range(0, count, size):
         yield np.minimum(np.arange(first, first + size), count - 1)
 

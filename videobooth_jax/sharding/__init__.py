@@ -9,6 +9,7 @@ from videobooth_jax.sharding.placement import (
     process_rows,
     replicated,
     state_shardings,
+    weight_shardings,
 )
 from videobooth_jax.sharding.rules import RULES, spec_of
 
@@ -25,4 +26,5 @@ __all__ = [
     "replicated",
     "spec_of",
     "state_shardings",
+    "weight_shardings",
 ]

@@ -1,7 +1,7 @@
 """Where the state of a run and its batches live on a mesh."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -46,6 +46,12 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def weight_shardings(mesh: Mesh) -> Callable[[str, tuple[int, ...]], NamedSharding]:
+    """Where a parameter lives, from its path and shape; raises KeyError without a rule."""
+    sizes = dict(mesh.shape)
+    return lambda path, shape: NamedSharding(mesh, spec_of(path, shape, sizes))
 
 
 def check_batch(mesh: Mesh, batch_size: int, num_frames: int) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import load_config, load_model
 from videobooth_jax.data.batches import BatchConfig
@@ -20,8 +20,8 @@ from videobooth_jax.sharding import (
     check_batch,
     check_frames,
     replicated,
-    spec_of,
     state_shardings,
+    weight_shardings,
 )
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.losses import Batch
@@ -147,12 +147,7 @@ def load_given(config: TrainConfig, mesh: Mesh) -> dict[str, Array]:
     if not config.init_from:
         return {}
     expected = traverse_util.flatten_dict(abstract_params(config.model), sep="/")
-    sizes = dict(mesh.shape)
-
-    def place(path: str, shape: tuple[int, ...]) -> NamedSharding:
-        return NamedSharding(mesh, spec_of(path, shape, sizes))
-
-    params = load_model(config.init_from, dtype="stored", shardings=place)[1]
+    params = load_model(config.init_from, dtype="stored", shardings=weight_shardings(mesh))[1]
     given = {p: x for p, x in traverse_util.flatten_dict(params, sep="/").items() if p in expected}
     wrong = [
         f"{path}: {x.shape} there, {expected[path].shape} here"

@@ -13,14 +13,12 @@ import argparse
 import dataclasses
 import functools
 import json
-import resource
-import statistics
-import sys
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from measuring import counts, fill, timed
 
 from videobooth_jax.costs import count_costs
 from videobooth_jax.models.sizes import SIZES
@@ -61,47 +59,6 @@ def step_inputs(config: VideoBoothConfig, plan: Plan, mode: str) -> tuple[Any, .
     return params, conditioning, latents, spec((1,), jnp.int32), key
 
 
-def fill(specs: Any) -> Any:
-    """Small random numbers of the given shapes, zeros where they are whole numbers."""
-
-    def leaf(index: int, spec: jax.ShapeDtypeStruct) -> jax.Array:
-        if jax.dtypes.issubdtype(spec.dtype, jax.dtypes.prng_key):
-            return jax.random.split(jax.random.key(index), spec.shape[0])
-        if not jnp.issubdtype(spec.dtype, jnp.floating):
-            return jnp.zeros(spec.shape, spec.dtype)
-        flat = jax.random.uniform(jax.random.key(index), (spec.size,), spec.dtype, -0.02, 0.02)
-        return flat.reshape(spec.shape)
-
-    leaves, structure = jax.tree.flatten(specs)
-    return jax.tree.unflatten(structure, [leaf(i, x) for i, x in enumerate(leaves)])
-
-
-def measure(step: Any, specs: tuple[Any, ...], repeats: int) -> dict[str, Any]:
-    started = time.perf_counter()
-    compiled = step.lower(*specs).compile()
-    compile_seconds = time.perf_counter() - started
-    inputs = fill(specs)
-    jax.block_until_ready(compiled(*inputs))
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(compiled(*inputs))
-        seconds.append(time.perf_counter() - started)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {
-        "seconds": round(statistics.median(seconds), 3),
-        "seconds_of_each": [round(s, 3) for s in seconds],
-        "compile_seconds": round(compile_seconds, 1),
-        "peak_memory_gib": round(peak / 2**30, 2),
-        "device": jax.devices()[0].device_kind,
-    }
-
-
-def tera(count: int) -> float:
-    return float(f"{count / 1e12:.5g}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,13 +77,14 @@ def main() -> None:
         "mode": args.mode,
         "size": args.size,
         "dtype": args.dtype,
-        "tflop": tera(costs.flops),
-        "tflop_convolutions": tera(costs.convolution_flops),
-        "tflop_matmuls": tera(costs.matmul_flops),
-        "terabytes_at_most": tera(costs.bytes),
+        **counts(costs),
     }
     if not args.count_only:
-        report |= measure(step, specs, args.repeats)
+        started = time.perf_counter()
+        compiled = step.lower(*specs).compile()
+        report["compile_seconds"] = round(time.perf_counter() - started, 1)
+        inputs = fill(specs)
+        report |= timed(lambda: jax.block_until_ready(compiled(*inputs)), args.repeats)
     print(json.dumps(report, indent=1))
 
 

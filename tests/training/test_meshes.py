@@ -1,6 +1,8 @@
 """Every axis of the mesh, alone and mixed, computes what one device does."""
 
+import contextlib
 import functools
+import json
 
 import jax
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tiny_run import run_config, run_model, write_start
 
+from videobooth_jax.checkpointing import TrainCheckpoints
 from videobooth_jax.sharding import make_mesh, place_batch
 from videobooth_jax.training import program as programs
 from videobooth_jax.training.data import open_training_data
+from videobooth_jax.training.loop import train
 from videobooth_jax.training.phases import merge
 from videobooth_jax.training.train_step import make_loss
 
@@ -86,3 +90,60 @@ def test_all_axes_at_once(start, expected):
 @pytest.mark.parametrize("sizes", [*ALONE, MIXED[0], MIXED[2]], ids=str)
 def test_each_axis(start, expected, sizes):
     check(run(start, sizes, rows_of(sizes)), expected(rows_of(sizes)))
+
+
+MOVES = [
+    ({"data": 8}, {"data": 1}, {"data": 4}),
+    ({"data": 2, "fsdp": 4}, {"data": 2, "tensor": 2}),
+]
+
+
+def moving(start, sizes, steps):
+    mesh = {f"mesh.{axis}": size for axis, size in (ONE_DEVICE | sizes).items()}
+    return run_config(start, **mesh, **{"data.batch_size": 8, "steps": steps})
+
+
+@pytest.mark.parametrize("meshes", MOVES, ids=str)
+def test_a_state_is_restored_onto_another_mesh(start, tmp_path, meshes):
+    before, *later = [
+        programs.train_program(moving(start, sizes, 4), make_mesh(moving(start, sizes, 4).mesh))
+        for sizes in meshes
+    ]
+    state = programs.initial_state(before)
+    with contextlib.closing(TrainCheckpoints(tmp_path / "checkpoints", keep=1)) as checkpoints:
+        checkpoints.save(7, state, "here")
+        checkpoints.wait()
+        for program in later:
+            found, position = checkpoints.restore(program.state)
+            assert position == "here"
+            jax.tree.map(
+                lambda x, wanted: np.testing.assert_equal(x.sharding == wanted.sharding, True),
+                found,
+                program.state,
+            )
+            jax.tree.map(np.testing.assert_array_equal, *map(_on_host, (found, state)))
+
+
+def _on_host(state):
+    return jax.tree.map(
+        lambda x: np.asarray(
+            jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        ),
+        state,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("meshes", MOVES, ids=str)
+def test_a_run_that_moves_from_mesh_to_mesh_makes_the_losses_of_one_device(start, tmp_path, meshes):
+    steps = 2 * len(meshes)
+    train(moving(start, {}, steps), tmp_path / "straight")
+    for index, sizes in enumerate(meshes):
+        train(moving(start, sizes, 2 * index + 2), tmp_path / "moved")
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("straight", "moved")
+    ]
+    assert [row["step"] for row in rows[1]] == list(range(1, steps + 1))
+    for straight, moved in zip(*rows, strict=True):
+        np.testing.assert_allclose(moved["loss"], straight["loss"], rtol=1e-4)

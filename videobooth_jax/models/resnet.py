@@ -8,6 +8,7 @@ from jaxtyping import Float
 from videobooth_jax.models.group_norm import GroupNorm
 from videobooth_jax.models.layers import Conv, Dense, lecun_normal
 from videobooth_jax.models.unet_config import UNet3DConfig
+from videobooth_jax.models.winograd import convolve
 from videobooth_jax.typing import Array, Latents
 
 RESNET_EPS = 1e-5
@@ -21,6 +22,7 @@ def conv(config: UNet3DConfig, channels: int, name: str | None = None, strides: 
         (3, 3),
         strides=strides,
         padding=((1, 1), (1, 1)),
+        conv_general_dilated=convolve,
         dtype=config.compute_dtype,
         param_dtype=config.storage_dtype,
         name=name,

@@ -3,7 +3,7 @@ transformers writes them."""
 
 from pathlib import Path
 
-DIM, SIDE = 16, 64
+DIM, SIDE = 32, 64
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 1012: ".", 1029: "?"}
 """GroundingDINO knows these tokens by BERT's ids."""
 WORDS = {200: "cat", 201: "red", 202: "panda"}
@@ -40,7 +40,7 @@ def save_detector(folder: Path) -> Path:
         "num_attention_heads": 2,
         "intermediate_size": DIM,
     }
-    layers = {"encoder_layers": 1, "decoder_layers": 1, "num_queries": 12, "d_model": DIM}
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 12, "d_model": DIM}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 2}
     widths = {"encoder_ffn_dim": DIM, "decoder_ffn_dim": DIM}
     config = GroundingDinoConfig(

@@ -17,22 +17,25 @@ WORK_SIDE = 480
 """Longer side that the picture, or the part around the box, is scaled down to, px."""
 MARGIN = 0.25
 """How much around the box tells the background's colours, in sides of the box."""
+EDGE = 0.005
+"""Strips between box and edge of the picture up to this share of its longer side are inside the
+box: rounding left them, or a hand, and as background they would teach the subject's own colours."""
 ITERATIONS = 8
 CLICKED = 0.02
 """Radius around a click that is subject for sure, in shorter sides."""
 AROUND_CLICK = 0.4
 """Radius around a click that may be subject at first, in shorter sides."""
-GROWTH, GROWTHS = 0.15, 4
+GROWTH, GROWTHS = 0.15, 2
 """Around what a click gave a box is drawn, this much larger, and cut again, so many times."""
 FULL = 0.99
 """Share of a box that a subject cannot have: then nothing was told apart."""
 
 Corners = tuple[int, int, int, int]
-Point = tuple[int, int]
+Pixel = tuple[int, int]
 
 
 def grab_cut(
-    pixels: np.ndarray, box: Corners | None = None, point: Point | None = None
+    pixels: np.ndarray, box: Corners | None = None, point: Pixel | None = None
 ) -> np.ndarray:
     """The subject as a mask, bool (h, w); the same for the same input, whatever ran before.
 
@@ -49,6 +52,7 @@ def grab_cut(
     """
     cv2 = _opencv()
     height, width = pixels.shape[:2]
+    box = box and _to_the_edge(box, width, height)
     left, top, right, bottom = _around(box or (0, 0, width, height), MARGIN, width, height)
     crop = pixels[top:bottom, left:right]
     scale = min(1.0, WORK_SIDE / max(crop.shape[:2]))
@@ -74,7 +78,7 @@ def grab_cut(
     return mask
 
 
-def _grown(small: np.ndarray, click: Point) -> np.ndarray:
+def _grown(small: np.ndarray, click: Pixel) -> np.ndarray:
     """From a click outwards: a cut around it, then of a box around what was found, and again."""
     size = (small.shape[1], small.shape[0])
     shown = _cut(small, _click_marks(size, click), click)
@@ -89,7 +93,7 @@ def _grown(small: np.ndarray, click: Point) -> np.ndarray:
     return shown
 
 
-def _cut(small: np.ndarray, marks: np.ndarray, click: Point | None) -> np.ndarray:
+def _cut(small: np.ndarray, marks: np.ndarray, click: Pixel | None) -> np.ndarray:
     """GrabCut from ``marks`` uint8 (h, w), cleaned: bool (h, w)."""
     cv2 = _opencv()
     cv2.setRNGSeed(0)
@@ -98,7 +102,7 @@ def _cut(small: np.ndarray, marks: np.ndarray, click: Point | None) -> np.ndarra
     return clean((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD), click)
 
 
-def _box_marks(size: tuple[int, int], box: Corners, click: Point | None) -> np.ndarray:
+def _box_marks(size: tuple[int, int], box: Corners, click: Pixel | None) -> np.ndarray:
     """Background outside of the box; if that is nowhere, perhaps in the corners."""
     cv2 = _opencv()
     left, top, right, bottom = box
@@ -111,7 +115,7 @@ def _box_marks(size: tuple[int, int], box: Corners, click: Point | None) -> np.n
     return marks if click is None else _with_click(marks, click)
 
 
-def _click_marks(size: tuple[int, int], click: Point) -> np.ndarray:
+def _click_marks(size: tuple[int, int], click: Pixel) -> np.ndarray:
     """Perhaps subject near the click, perhaps background elsewhere, surely so on the rim."""
     cv2 = _opencv()
     marks = np.full(size[::-1], cv2.GC_PR_BGD, np.uint8)
@@ -121,10 +125,21 @@ def _click_marks(size: tuple[int, int], click: Point) -> np.ndarray:
     return _with_click(marks, click)
 
 
-def _with_click(marks: np.ndarray, click: Point) -> np.ndarray:
+def _with_click(marks: np.ndarray, click: Pixel) -> np.ndarray:
     cv2 = _opencv()
     radius = max(1, round(CLICKED * min(marks.shape)))
     return cv2.circle(marks, click, radius, cv2.GC_FGD, -1)
+
+
+def _to_the_edge(box: Corners, width: int, height: int) -> Corners:
+    """The box with its sides moved onto the picture's edges that they all but touch."""
+    near = max(1, round(EDGE * max(width, height)))
+    left, top = (0 if place <= near else place for place in box[:2])
+    right, bottom = (
+        end if end - place <= near else place
+        for place, end in zip(box[2:], (width, height), strict=True)
+    )
+    return left, top, right, bottom
 
 
 def _around(box: Corners, share: float, width: int, height: int) -> Corners:
@@ -134,7 +149,7 @@ def _around(box: Corners, share: float, width: int, height: int) -> Corners:
     return max(0, left - x), max(0, top - y), min(width, right + x), min(height, bottom + y)
 
 
-def _check(shown: np.ndarray, where: Corners | Point | None, area: int) -> None:
+def _check(shown: np.ndarray, where: Corners | Pixel | None, area: int) -> None:
     """Raise ValueError unless something was told from something else."""
     ways = "give another box, a --mask, or --segment auto"
     if not shown.any():

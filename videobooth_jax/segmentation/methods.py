@@ -6,7 +6,7 @@ What is found becomes the image prompt by `image_prompt.square_cutout`, the publ
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,10 @@ from videobooth_jax.data.image_prompt import (
     read_mask,
     used_alpha,
 )
-from videobooth_jax.segmentation.grab_cut import Corners, Point, grab_cut
+from videobooth_jax.segmentation.grab_cut import Corners, Pixel, grab_cut
 from videobooth_jax.segmentation.words import WordSegmenter
+
+Point = Sequence[float]
 
 PLAIN = (
     "nothing tells what of the picture is the subject, so all of it is: for a better likeness give "
@@ -71,7 +73,7 @@ class _Hints:
 
     mask: Picture | None
     box: Corners | None
-    point: Point | None
+    point: Pixel | None
     subject: str | None
     segmenter: WordSegmenter | None
 
@@ -148,7 +150,7 @@ def segment(
     *,
     mask: Picture | None = None,
     box: Box | None = None,
-    point: tuple[float, float] | None = None,
+    point: Point | None = None,
     subject: str | None = None,
 ) -> Segmentation:
     """Tell what of a picture is the subject.
@@ -218,9 +220,7 @@ def _own_method(image: Image.Image, mask: object, box: object, point: object) ->
     return "none" if box is None and point is None else "box"
 
 
-def _check_point(
-    point: tuple[float, float], box: Corners | None, size: tuple[int, int]
-) -> Point:
+def _check_point(point: Point, box: Corners | None, size: tuple[int, int]) -> Pixel:
     """The px a point lies in. Raises ValueError unless it is inside the picture and the box."""
     if len(point) != 2 or not np.isfinite(point).all():
         raise ValueError(f"a point is two numbers x, y in pixels, not {list(point)}")

@@ -20,7 +20,7 @@ THRESHOLD = 0.25
 """Least score of a box that is believed."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 OTHER_WAYS = "Without them: give a box (--box), a click (--point) or a mask (--mask)"
-SAFE = {"use_safetensors": True, "trust_remote_code": False}
+SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 
 
 @dataclasses.dataclass(frozen=True)

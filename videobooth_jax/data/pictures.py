@@ -80,10 +80,9 @@ def _open(source: Picture) -> Image.Image:
     image = _as_image(source, name)
     try:
         return _decoded(image, name)
-    except ValueError:
+    finally:
         if image is not source:
             image.close()
-        raise
 
 
 def _as_image(source: Picture, name: str) -> Image.Image:
@@ -112,7 +111,7 @@ def _as_image(source: Picture, name: str) -> Image.Image:
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
-    """The picture decoded and upright, once its size and depth have been accepted."""
+    """A copy of the picture, decoded and upright, once its size and depth have been accepted."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(

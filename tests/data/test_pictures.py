@@ -1,6 +1,7 @@
 """Whatever cameras, scanners and drawing programs write is read as people see it, or refused."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +163,21 @@ def test_files_cut_anywhere_are_read_or_refused(kind, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     whole = saved(Image.fromarray(noise), kind).getvalue()
     path = tmp_path / "cut"
-    refused = 0
+    said = []
     for part in np.linspace(0, 0.9, 19):
         path.write_bytes(whole[: int(part * len(whole))])
-        try:
-            open_picture(path)
-        except ValueError as error:
-            refused += 1
-            assert str(path) in str(error)
-    assert refused >= 15
+        said.append(why_refused(path))
+    refusals = [sentence for sentence in said if sentence is not None]
+    assert len(refusals) >= 15
+    assert all(str(path) in sentence for sentence in refusals)
+
+
+def why_refused(path: Path) -> str | None:
+    try:
+        open_picture(path)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -183,10 +190,8 @@ def test_damaged_bytes_never_end_in_anything_but_a_sentence(kind, tmp_path):
         for place in rng.integers(0, len(whole), 3):
             damaged[place] = rng.integers(256)
         path.write_bytes(damaged)
-        try:
-            open_picture(path)
-        except ValueError as error:
-            assert "cannot be read" in str(error) or "too" in str(error) or "kind" in str(error)
+        said = why_refused(path)
+        assert said is None or re.search("cannot be read|too large|too small|of a kind", said)
 
 
 def test_masks_of_any_depth():

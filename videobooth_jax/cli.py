@@ -270,13 +270,9 @@ def _add_segment(command: argparse.ArgumentParser) -> None:
 
 def _add_subject(command: argparse.ArgumentParser) -> None:
     for name, (metavar, text) in _HINTS.items():
-        command.add_argument(
-            f"--{name}",
-            metavar=metavar,
-            help=text,
-            required=name == "subject",
-            type=_numbers if name in ("box", "point") else str,
-        )
+        form: dict[str, Any] = {"required": True} if name == "subject" else {}
+        form |= {"type": _numbers} if name in ("box", "point") else {}
+        command.add_argument(f"--{name}", metavar=metavar, help=text, **form)
 
 
 def _numbers(text: str) -> list[float]:

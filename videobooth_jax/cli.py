@@ -58,17 +58,20 @@ def _generate(args: argparse.Namespace) -> None:
     from videobooth_jax.compilation_cache import enable_compilation_cache
     from videobooth_jax.outputs import check_output
     from videobooth_jax.pipeline import VideoBoothPipeline
+    from videobooth_jax.segmentation.command import segment_photo
+    from videobooth_jax.segmentation.drawing import cutout
 
     started = time.monotonic()
     check_output(args.out, args.count, args.overwrite)
+    image = cutout(
+        segment_photo(args.image, **_hints(args))
+    )  # before the model is read: mistakes cost nothing
     enable_compilation_cache()
     pipeline = VideoBoothPipeline.from_pretrained(args.model)
     output = pipeline(
         args.prompt,
-        args.image,
+        image,
         args.subject,
-        mask=args.mask,
-        box=args.box,
         seed=args.seed,
         count=args.count,
         progress=True,
@@ -84,6 +87,16 @@ def _generate(args: argparse.Namespace) -> None:
     seconds = time.monotonic() - started
     print(f"{what} of {frames} frames, {width}x{height} px, in {seconds:.1f} s:")
     print(*files, sep="\n")
+
+
+def _segment(args: argparse.Namespace) -> None:
+    from videobooth_jax.segmentation.command import segment_file
+
+    segment_file(args.photo, args.out, overwrite=args.overwrite, **_hints(args))
+
+
+def _hints(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in _HINTS}
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -235,17 +248,7 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
 def _add_generate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--image", required=True, metavar="FILE", help="picture of the subject")
-    where = command.add_mutually_exclusive_group()
-    where.add_argument("--mask", metavar="FILE", help="picture that is bright where the subject is")
-    where.add_argument(
-        "--box",
-        type=float,
-        nargs=4,
-        metavar=("X1", "Y1", "X2", "Y2"),
-        help="corners around the subject, px; without mask and box, transparency or a white "
-        "background tell what the subject is",
-    )
-    add("--subject", required=True, metavar="WORD", help="word of the prompt the picture shows")
+    _add_subject(command)
     add("--prompt", required=True, metavar="TEXT", help="what happens")
     add("--out", required=True, metavar="FILE", help=".mp4, .gif, .webp, or .png contact sheet")
     add("--overwrite", action="store_true", help="replace the file if it exists")
@@ -258,6 +261,25 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     )
     _add_model(command)
     _add_sampling(command)
+
+
+def _add_segment(command: argparse.ArgumentParser) -> None:
+    command.add_argument("photo", metavar="PHOTO", help="picture of the subject")
+    _add_subject(command)
+    add = command.add_argument
+    add("--out", required=True, metavar="FILE.png", help="the cut-out; FILE_overlay.png shows it")
+    add("--overwrite", action="store_true", help="replace the files if they exist")
+
+
+def _add_subject(command: argparse.ArgumentParser) -> None:
+    for name, (metavar, text) in _HINTS.items():
+        form: dict[str, Any] = {"required": True} if name == "subject" else {}
+        form |= {"type": _numbers} if name in ("box", "point") else {}
+        command.add_argument(f"--{name}", metavar=metavar, help=text, **form)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
@@ -353,8 +375,19 @@ _SOURCES = {
     "vision_encoder": "CLIP's image tower, or both towers",
     "tokenizer": "where tokenizer.json lies (default: with the text encoder)",
 }
+_HINTS = {
+    "subject": ("WORD", "word for what the picture shows"),
+    "segment": ("METHOD", "how to tell it: auto (by its word), mask, alpha, box, none (default: "
+                "as the picture and the hints allow)"),
+    "mask": ("FILE", "picture that is bright where the subject is"),
+    "box": ("X1,Y1,X2,Y2", "corners around the subject, px"),
+    "point": ("X,Y", "a pixel of the subject"),
+    "detector": ("SOURCE", "GroundingDINO for auto: a folder or a hub id"),
+    "segmenter": ("SOURCE", "SAM for auto: a folder or a hub id"),
+}  # fmt: skip
 _COMMANDS = (
     ("generate", _generate, _add_generate, "make videos of the subject of a picture"),
+    ("segment", _segment, _add_segment, "cut the subject out of a photo"),
     ("train", _train, _add_train, "train a model, or go on training it"),
     ("compile", _compile, _add_compile, "tell, without a TPU, what a run needs of one"),
     ("precompute", _precompute, _add_precompute, "encode training clips once, to train faster"),

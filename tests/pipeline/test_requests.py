@@ -75,6 +75,11 @@ REFUSALS = {
     "mask of another size": ({"mask": np.ones((20, 24), np.uint8)}, "mask must have the size"),
     "box outside": ({"box": (4, 4, 30, 20)}, "box"),
     "box inside out": ({"box": (14, 4, 6, 20)}, "box"),
+    "point outside": ({"point": (24, 3)}, "point .* does not lie inside"),
+    "method": ({"segment": "magic"}, "unknown method 'magic'; choose one of auto"),
+    "no use for a mask": ({"segment": "box", "point": (3, 3), "mask": np.ones((24, 24), bool)},
+                          "method box has no use for a mask"),
+    "point, but no cutting": ({"point": (1, 1), "cut_out": False}, "leave them away"),
     "box of three": ({"box": (1, 2, 3)}, "box"),
     "sampler": ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of ddpm"),
     "injection": ({"injection": "both"}, "unknown injection 'both'; choose one of fine"),
@@ -93,7 +98,7 @@ REFUSALS = {
     "empty list": ({"prompt": []}, "prompt is an empty list"),
     "one bad of many": ({"prompt": ["a panda", "a tiger"]}, "not occur in the prompt 'a tiger"),
     "wide image prompt": ({"image": picture()[:20], "cut_out": False}, "must be square, not 24x20"),
-    "box, but no cutting": ({"box": (1, 1, 20, 20), "cut_out": False}, "leave it away"),
+    "box, but no cutting": ({"box": (1, 1, 20, 20), "cut_out": False}, "leave them away"),
 }  # fmt: skip
 
 
@@ -166,6 +171,26 @@ def test_equal_pictures_are_kept_once():
     assert pictures.clip_images.shape == (2, 16, 16, 3)
     assert pictures.vae_images.min() >= -1
     assert pictures.vae_images.max() <= 1
+
+
+def test_methods_and_points_reach_the_pictures():
+    """A red disc on noise: told by a click, and the same as when cut out before."""
+    y, x = np.mgrid[:40, :60]
+    disc = (y - 20) ** 2 + (x - 25) ** 2 < 100
+    noise = np.random.default_rng(0).integers(60, 110, (40, 60, 3), np.uint8)
+    image = np.where(disc[..., None], np.array([220, 30, 30], np.uint8), noise)
+    config = tiny_config()
+    plan = make_plan(config, {})[0]
+
+    def read(method=None, **hints):
+        given = {"mask": None, "box": None, "point": None} | hints
+        return read_pictures(config, make_columns("p", "s", image, **given), plan, method=method)
+
+    clicked = read(point=(25, 20)).vae_images
+    masked = read(mask=disc).vae_images
+    assert np.abs(clicked - masked).mean() < 0.02
+    whole = read("none", box=(10, 5, 50, 35)).vae_images
+    assert np.abs(whole - masked).mean() > 0.1
 
 
 def test_finished_image_prompts_are_left_as_they_are():

@@ -1,10 +1,9 @@
 """What people ask for, checked and turned into arrays before anything is compiled."""
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -16,6 +15,7 @@ from videobooth_jax.diffusion.samplers import Sampler, make_sampler
 from videobooth_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videobooth_jax.models.unet_config import KVMode
 from videobooth_jax.models.videobooth import VideoBoothConfig
+from videobooth_jax.segmentation import Point, WordSegmenter, check_method, segment
 
 INJECTIONS: dict[str, KVMode] = {"fine": "fine", "coarse": "coarse", "text": "plain"}
 """What the picture does -> whose keys and values run. ``fine``: words and exemplar; ``coarse``:
@@ -178,9 +178,12 @@ class Columns:
     images: list[Picture]
     masks: list[Picture | None]
     boxes: list[Box | None]
+    points: list[Point | None]
 
 
-def make_columns(prompt: Any, subject: Any, image: Any, mask: Any, box: Any) -> Columns:
+def make_columns(
+    prompt: Any, subject: Any, image: Any, mask: Any, box: Any, point: Any = None
+) -> Columns:
     """Put lists together item by item; one item goes with all.
 
     Raises:
@@ -191,7 +194,8 @@ def make_columns(prompt: Any, subject: Any, image: Any, mask: Any, box: Any) -> 
         "subject": _as_list(subject),
         "image": _as_list(image),
         "mask": _as_list(mask),
-        "box": [box] if _is_box(box) else list(box),
+        "box": [box] if _is_one(box) else list(box),
+        "point": [point] if _is_one(point) else list(point),
     }
     if empty := [name for name, items in columns.items() if not items]:
         raise ValueError(f"{empty[0]} is an empty list: give at least one")
@@ -207,9 +211,9 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _is_box(box: Any) -> bool:
-    """Whether this is one box (or none), rather than a list of boxes."""
-    return box is None or (len(box) > 0 and isinstance(box[0], int | float | np.number))
+def _is_one(place: Any) -> bool:
+    """Whether this is one box or point (or none), rather than a list of them."""
+    return place is None or (len(place) > 0 and isinstance(place[0], int | float | np.number))
 
 
 def read_texts(
@@ -250,7 +254,11 @@ def _replace_word(prompt: str, subject: str, word: str) -> str:
 
 
 def read_pictures(
-    config: VideoBoothConfig, columns: Columns, plan: Plan, cut_out: bool = True
+    config: VideoBoothConfig,
+    columns: Columns,
+    plan: Plan,
+    cut_out: bool = True,
+    method: str | WordSegmenter | None = None,
 ) -> Pictures:
     """Cut the subjects out of their pictures; equal ones are kept once.
 
@@ -260,21 +268,22 @@ def read_pictures(
         plan: whose size the pictures get.
         cut_out: False: pictures are image prompts already, as `training` sees them: square, the
             subject on white at the scale that it has in the videos.
+        method: how subjects are told from their surroundings, see `segmentation.segment`.
 
     Raises:
-        ValueError: a picture, mask or box that cannot be used; see `image_prompt.cut_out`.
+        ValueError: a picture or hint that cannot be used, or no subject found in it.
         FileNotFoundError: no such file.
+        ImportError: the method needs a library that is not installed.
     """
+    if any(image is None for image in columns.images):
+        raise ValueError("a picture of the subject is missing: give image")
     side = min(plan.height, plan.width)
-    read = functools.partial(_cut_out if cut_out else _as_it_is, config, side)
-    found: dict[bytes, np.ndarray] = {}
-    keys = []
-    for image, mask, box in zip(columns.images, columns.masks, columns.boxes, strict=True):
-        if image is None:
-            raise ValueError("a picture of the subject is missing: give image")
-        square = read(image, mask, box)
-        keys.append(square.tobytes())
-        found[keys[-1]] = square
+    squares = list(_cut_outs(columns, method) if cut_out else _as_they_are(columns, method))
+    if cut_out and config.subject_share is not None:
+        placed = image_prompt.place_on_canvas
+        squares = [placed(square, side, config.subject_share) for square in squares]
+    keys = [square.tobytes() for square in squares]
+    found = dict(zip(keys, squares, strict=True))
     places = {key: row for row, key in enumerate(found)}
     clip_side = config.vision_encoder.image_size
     clip = [image_prompt.resize(square, clip_side) for square in found.values()]
@@ -286,24 +295,40 @@ def read_pictures(
     )
 
 
-def _cut_out(
-    config: VideoBoothConfig, side: int, image: Picture, mask: Picture | None, box: Box | None
-) -> np.ndarray:
-    """The subject on white, filling the square, or at the size of subjects in the videos."""
-    square = image_prompt.cut_out(image, mask, box)
-    share = config.subject_share
-    return square if share is None else image_prompt.place_on_canvas(square, side, share)
-
-
-def _as_it_is(
-    config: VideoBoothConfig, side: int, image: Picture, mask: Picture | None, box: Box | None
-) -> np.ndarray:
-    if mask is not None or box is not None:
-        raise ValueError("a mask or box is for cutting out: leave it away, or leave cut_out on")
-    square = np.asarray(image_prompt.open_picture(image).convert("RGB"))
-    if square.shape[0] != square.shape[1]:
-        raise ValueError(
-            f"an image prompt that is not to be cut out must be square, not {square.shape[1]}x"
-            f"{square.shape[0]} px"
+def _cut_outs(columns: Columns, method: str | WordSegmenter | None) -> Iterator[np.ndarray]:
+    """The subjects on white, filling their squares, uint8 (side, side, 3)."""
+    rows = list(
+        zip(
+            columns.images,
+            columns.masks,
+            columns.boxes,
+            columns.points,
+            columns.subjects,
+            strict=True,
         )
-    return square
+    )
+    for _, mask, box, point, subject in rows:
+        name = "auto" if isinstance(method, WordSegmenter) else method
+        check_method(name, mask=mask, box=box, point=point, subject=subject)
+    if method == "auto":
+        method = WordSegmenter.load()
+    for image, mask, box, point, subject in rows:
+        found = segment(image, method, mask=mask, box=box, point=point, subject=subject)
+        yield found.square()
+
+
+def _as_they_are(columns: Columns, method: str | WordSegmenter | None) -> Iterator[np.ndarray]:
+    """Finished image prompts, uint8 (side, side, 3)."""
+    hints = (*columns.masks, *columns.boxes, *columns.points, method)
+    if any(hint is not None for hint in hints):
+        raise ValueError(
+            "mask, box, point and segment are for cutting out: leave them away, or leave cut_out on"
+        )
+    for image in columns.images:
+        square = np.asarray(image_prompt.open_picture(image).convert("RGB"))
+        if square.shape[0] != square.shape[1]:
+            raise ValueError(
+                "an image prompt that is not to be cut out must be square, not "
+                f"{square.shape[1]}x{square.shape[0]} px"
+            )
+        yield square

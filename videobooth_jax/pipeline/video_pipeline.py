@@ -36,6 +36,7 @@ from videobooth_jax.pipeline.requests import (
     sampler_of,
     whole_number,
 )
+from videobooth_jax.segmentation import Point, WordSegmenter
 from videobooth_jax.sharding import weight_shardings
 from videobooth_jax.typing import Frames, Keys, Params
 
@@ -131,6 +132,8 @@ class VideoBoothPipeline:
         *,
         mask: Picture | Sequence[Picture | None] | None = None,
         box: Box | Sequence[Box | None] | None = None,
+        point: Point | Sequence[Point | None] | None = None,
+        segment: str | WordSegmenter | None = None,
         cut_out: bool = True,
         exemplar: Subject | None = None,
         seed: int = 0,
@@ -141,8 +144,8 @@ class VideoBoothPipeline:
     ) -> VideoBoothOutput:
         """Make videos.
 
-        Lists of prompts, subjects, pictures, masks and boxes go together item by item; one item
-        goes with all. Video i depends on ``seed``, i and its inputs alone.
+        Lists of prompts, subjects, pictures, masks, boxes and points go together item by item; one
+        item goes with all. Video i depends on ``seed``, i and its inputs alone.
 
         Args:
             prompt: what happens; holds the subject's word.
@@ -150,6 +153,8 @@ class VideoBoothPipeline:
             subject: the word or words of the prompt that the picture shows.
             mask: a picture of the same size, set where the subject is.
             box: (x1, y1, x2, y2) around the subject, px.
+            point: (x, y) of a px of the subject.
+            segment: how to tell the subject from its surroundings; see `segmentation.segment`.
             cut_out: False: pictures are finished image prompts, see `requests.read_pictures`.
             exemplar: from `exemplar_features`, instead of ``image``: one subject for all prompts.
             seed: 0 .. 2**32 - 1.
@@ -168,9 +173,9 @@ class VideoBoothPipeline:
         whole_number("batch_size", batch_size, 1, MAX_WHOLE)
         plan, scale = make_plan(self.config, options)
         plan = plan_on(self.mesh, plan)
-        columns = make_columns(prompt, subject, image, mask, box)
+        columns = make_columns(prompt, subject, image, mask, box, point)
         texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
-        source = self._source(plan, columns, cut_out, exemplar)
+        source = self._source(plan, columns, cut_out, segment, exemplar)
         order = np.repeat(np.arange(len(texts.prompts)), count)
         at_once = rows_at_once(self.mesh, min(batch_size, len(order)))
         batches = list(_batches(len(order), at_once))
@@ -186,8 +191,11 @@ class VideoBoothPipeline:
         self,
         image: Picture,
         *,
+        subject: str = "",
         mask: Picture | None = None,
         box: Box | None = None,
+        point: Point | None = None,
+        segment: str | WordSegmenter | None = None,
         cut_out: bool = True,
         seed: int = 0,
         **options: Unpack[SamplingOptions],
@@ -199,7 +207,8 @@ class VideoBoothPipeline:
         Its noise is then the subject's, the same in all its videos.
 
         Args:
-            image, mask, box, cut_out: as for a call.
+            image, mask, box, point, segment, cut_out: as for a call.
+            subject: what to look for, if ``segment`` is "auto".
             seed: of the exemplar's noise, 0 .. 2**32 - 1.
             **options: those of the calls to come; see `SamplingOptions`.
 
@@ -209,8 +218,8 @@ class VideoBoothPipeline:
         """
         plan, _ = make_plan(self.config, options)
         whole_number("seed", seed, 0, MAX_WHOLE)
-        columns = make_columns("", "", image, mask, box)
-        pictures = read_pictures(self.config, columns, plan, cut_out)
+        columns = make_columns("", subject, image, mask, box, point)
+        pictures = read_pictures(self.config, columns, plan, cut_out, segment)
         keys = programs.video_keys(np.uint32(seed), np.zeros(1, np.uint32))
         return self._read(plan, pictures, np.zeros(1, int), self._feature_timesteps(plan), keys)
 
@@ -239,7 +248,12 @@ class VideoBoothPipeline:
         )
 
     def _source(
-        self, plan: Plan, columns: Columns, cut_out: bool, exemplar: Subject | None
+        self,
+        plan: Plan,
+        columns: Columns,
+        cut_out: bool,
+        segment: str | WordSegmenter | None,
+        exemplar: Subject | None,
     ) -> SubjectOf:
         """The subject or subjects that given rows of the request show.
 
@@ -249,7 +263,7 @@ class VideoBoothPipeline:
         if exemplar is not None:
             self._check_exemplar(plan, columns, exemplar)
             return lambda rows: exemplar
-        pictures = read_pictures(self.config, columns, plan, cut_out)
+        pictures = read_pictures(self.config, columns, plan, cut_out, segment)
         clean = self.config.diffusion.exemplar_timestep == "zero" and plan.injection == "fine"
         timesteps = np.zeros(1, np.int32) if clean else None
 
@@ -266,9 +280,11 @@ class VideoBoothPipeline:
 
     def _check_exemplar(self, plan: Plan, columns: Columns, exemplar: Subject) -> None:
         """Raises ValueError unless the exemplar was made for this plan, and no picture is given."""
-        given = (*columns.images, *columns.masks, *columns.boxes)
+        given = (*columns.images, *columns.masks, *columns.boxes, *columns.points)
         if any(value is not None for value in given):
-            raise ValueError("give either a picture (with mask or box) or exemplar, not both")
+            raise ValueError(
+                "give either a picture (with mask, box or point) or exemplar, not both"
+            )
         side = min(plan.height, plan.width) // self.config.vae.downsampling
         timesteps = self._feature_timesteps(plan)
         same_steps = np.array_equal(np.asarray(exemplar.timesteps), timesteps)

@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"outputs", "compilation_cache", "costs", "distributed", "config_files"}),
     frozenset({"models", "diffusion", "sharding", "data"}),
     frozenset({"checkpointing"}),
-    frozenset({"pipeline", "conversion", "precompute"}),
+    frozenset({"pipeline", "conversion", "precompute", "preparation"}),
     frozenset({"training", "evaluation"}),
     frozenset({"aot"}),
     frozenset({"cli"}),

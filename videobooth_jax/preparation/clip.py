@@ -92,11 +92,11 @@ def _judge_subject(
     subject: Subject, pixel_aspect: float, config: PrepareConfig, facts: dict[str, Any]
 ) -> None:
     mask, box, score = subject.found
+    facts |= {} if score is None else {"score": _rounded(score)}
     share, centre = float(mask.mean()), centre_share(mask, pixel_aspect)
     facts |= {
         "subject": subject.words,
         "method": subject.method,
-        "score": None if score is None else _rounded(score),
         "source_mask_frame": subject.frame,
         "subject_box": [_rounded(corner) for corner in box],
         "subject_share": _rounded(share),
@@ -172,12 +172,12 @@ def kept_frames(num_frames: int, mask_frame: int, max_frames: int) -> tuple[int,
 
 def _at_least(reason: str, value: float, least: float, what: str, option: str) -> None:
     if value < least:
-        raise SetAside(reason, f"{_rounded(value)} {what}, less than {option} {least}")
+        raise SetAside(reason, f"{value:.6g} {what}, less than {option} {least}")
 
 
 def _at_most(reason: str, value: float, most: float, what: str, option: str) -> None:
     if value > most:
-        raise SetAside(reason, f"{_rounded(value)} {what}, more than {option} {most}")
+        raise SetAside(reason, f"{value:.6g} {what}, more than {option} {most}")
 
 
 def _rounded(value: float) -> float:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
 
         made = prepare_with_beam(inputs, args.out, config, flags)
     else:
-        workers = args.workers or len(os.sched_getaffinity(0))
+        workers = args.workers or os.cpu_count() or 1
         made = prepare(inputs, args.out, config, workers)
     if made.already:
         print("the same inputs and configuration as before: nothing to do")

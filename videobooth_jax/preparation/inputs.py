@@ -186,13 +186,25 @@ def without_duplicates(inputs: Iterable[ClipInput]) -> list[ClipInput]:
     first: dict[str, str] = {}
     found = []
     for given in inputs:
-        if given.refused is None:
-            place = first.setdefault(given.id, given.place)
-            if place != given.place:
-                why = f"{place} has the id {given.id!r} already: give each an id of its own"
-                given = refuse(given.place, given.id, SetAside("duplicate_id", why))
+        if given.refused is None and given.id in first:
+            why = f"{first[given.id]} has the id {given.id!r} already: give each an id of its own"
+            given = refuse(given.place, given.id, SetAside("duplicate_id", why))
+        elif given.refused is None:
+            first[given.id] = given.place
         found.append(given)
     return found
+
+
+def to_json(given: ClipInput) -> str:
+    """One line, for `from_json`."""
+    return json.dumps(dataclasses.asdict(given))
+
+
+def from_json(text: str) -> ClipInput:
+    """What `to_json` was given."""
+    values = json.loads(text)
+    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    return ClipInput(**(values | lists))
 
 
 def fingerprint(given: ClipInput) -> str:

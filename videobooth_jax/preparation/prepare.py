@@ -5,9 +5,10 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import av
 from tqdm import tqdm
 
 from videobooth_jax.data.clip_records import DATASET, VERSION, clip_features, decode_record
@@ -25,9 +26,15 @@ from videobooth_jax.preparation.report import (
     write_report,
     write_sheet,
 )
-from videobooth_jax.preparation.shards import Split, write_checksums, write_metadata, write_split
+from videobooth_jax.preparation.shards import (
+    Split,
+    shard_path,
+    write_checksums,
+    write_metadata,
+    write_shard,
+)
 from videobooth_jax.preparation.tools import Tools, check_tools
-from videobooth_jax.preparation.work_folder import Plan, WorkFolder
+from videobooth_jax.preparation.work_folder import Plan, WorkFolder, versions
 from videobooth_jax.preparation.workers import Failed, run_pool
 
 WORK, PLAN = ".preparing", "prepare.json"
@@ -66,7 +73,13 @@ def prepare(
     clip_features()  # the extra that writes datasets, missed before any work
     check_tools(inputs, config)
     work.begin(plan)
-    _make_clips(inputs, work, config, workers)
+    left = work.missing(range(len(inputs)))
+    made = make_clips([(n, inputs[n]) for n in left], work.path, config, min(workers, len(left)))
+    done, aside = len(inputs) - len(left), 0
+    with tqdm(made, total=len(inputs), initial=done, unit="clip", desc="prepare") as progress:
+        for accepted in progress:
+            aside += not accepted
+            progress.set_postfix_str(f"{aside} set aside", refresh=False)
     return assemble(inputs, work, folder, plan, config)
 
 
@@ -110,26 +123,24 @@ def split_of(group: str, validation: float) -> str:
     return "validation" if place < validation else "train"
 
 
-def _make_clips(
-    inputs: Sequence[ClipInput], work: WorkFolder, config: PrepareConfig, workers: int
-) -> None:
-    """Bring every input to its outcome in the work folder."""
-    left = work.missing(range(len(inputs)))
-    make_work = functools.partial(_worker, config, work.path)
-    tasks = ((number, (number, inputs[number])) for number in left)
-    done = len(inputs) - len(left)
-    with tqdm(total=len(inputs), initial=done, unit="clip", desc="prepare") as progress:
-        aside = 0
-        for number, result in run_pool(make_work, tasks, min(workers, len(left)), config.timeout):
-            if isinstance(result, Failed):
-                work.put(number, Outcome(result.reason, result.why))
-            aside += result is not True
-            progress.set_postfix_str(f"{aside} set aside", refresh=False)
-            progress.update()
+def make_clips(
+    inputs: Sequence[tuple[int, ClipInput]], path: Path, config: PrepareConfig, workers: int
+) -> Iterator[bool]:
+    """Bring numbered inputs to their outcomes in a work folder; yields whether each was accepted.
+
+    Whatever a clip does to its worker is an outcome, too. Raises as `run_pool`.
+    """
+    work, make_work = WorkFolder(path), functools.partial(_worker, config, path)
+    tasks = ((number, (number, given)) for number, given in inputs)
+    for number, result in run_pool(make_work, tasks, workers, config.timeout):
+        if isinstance(result, Failed):
+            work.put(number, Outcome(result.reason, result.why))
+        yield result is True
 
 
 def _worker(config: PrepareConfig, path: Path) -> Callable[[tuple[int, ClipInput]], bool]:
     """In a worker: the function that makes one clip and says whether it was accepted."""
+    av.logging.set_level(av.logging.FATAL)  # what decoders murmur is in the outcomes
     work, tools = WorkFolder(path), Tools(config)
 
     def make(task: tuple[int, ClipInput]) -> bool:
@@ -141,57 +152,62 @@ def _worker(config: PrepareConfig, path: Path) -> Callable[[tuple[int, ClipInput
     return make
 
 
+Shard = tuple[str, list[int]]
+"""The file of a shard, and the numbers of the inputs that are in it."""
+
+
 def assemble(
-    inputs: Sequence[ClipInput], work: WorkFolder, folder: Path, plan: Plan, config: PrepareConfig
+    inputs: Sequence[ClipInput],
+    work: WorkFolder,
+    folder: Path,
+    plan: Plan,
+    config: PrepareConfig,
+    write: Callable[[Path, Sequence[Shard]], None] | None = None,
 ) -> Prepared:
-    """Write the dataset of finished outcomes beside its place, move it there, tidy up."""
-    numbers = range(len(inputs))
-    splits = [split_of(given.group, config.validation) for given in inputs]
-    heads = {number: work.head(number) for number in numbers}
-    accepted = [number for number in numbers if heads[number].accepted]
-    partial = fresh_folder(work.path)
-    written = [
-        write_split(partial, name, map(work.record, chosen), len(chosen), config.clips_per_shard)
-        for name in ("train", "validation")
-        if (chosen := [number for number in accepted if splits[number] == name])
-    ]
-    lines = (Line.of(inputs[n], heads[n], splits[n]) for n in numbers)
+    """Make the dataset of finished outcomes beside its place, move it there, tidy up.
+
+    ``write(work folder, shards)`` writes the shards' files; by default one after the other.
+
+    Raises:
+        ValueError: no input was accepted; the report stays in the work folder.
+    """
+    heads = [work.head(number) for number in range(len(inputs))]
+    names = [split_of(given.group, config.validation) for given in inputs]
+    accepted = [number for number, head in enumerate(heads) if head.accepted]
+    partial = work.path / "dataset"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    counts = write_report(partial / REPORT, map(Line.of, inputs, heads, names))
+    if not accepted:
+        raise ValueError(f"no input can be used: {counts.summary()}; see {partial / REPORT}")
+    splits = {
+        name: _shards(partial, name, chosen, config.clips_per_shard)
+        for name in sorted(set(names))
+        if (chosen := [number for number in accepted if names[number] == name])
+    }
+    (write or write_shards)(work.path, [shard for shards in splits.values() for shard in shards])
+    write_metadata(partial, [Split.of(name, shards) for name, shards in splits.items()])
     samples = [work.record(accepted[place]) for place in sample_numbers(len(accepted))]
-    counts = finish(partial, folder, written, lines, samples, plan)
+    write_sheet(partial / SHEET, [decode_record(record) for record in samples])
+    (partial / PLAN).write_text(plan.to_json(), encoding="utf-8")
+    write_card(partial / CARD, counts, plan.config, versions())
+    write_checksums(partial)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(folder)
     shutil.rmtree(work.path, ignore_errors=True)
     return Prepared(folder, counts)
 
 
-def fresh_folder(work: Path) -> Path:
-    """An empty folder for a dataset in the making."""
-    partial = work / "dataset"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+def _shards(folder: Path, split: str, numbers: Sequence[int], per_shard: int) -> list[Shard]:
+    starts = range(0, len(numbers), per_shard)
+    return [
+        (str(shard_path(folder, split, index, len(starts))), [*numbers[start : start + per_shard]])
+        for index, start in enumerate(starts)
+    ]
 
 
-def finish(
-    partial: Path,
-    folder: Path,
-    splits: Sequence[Split],
-    lines: Iterable[Line],
-    samples: Sequence[bytes],
-    plan: Plan,
-) -> Counts:
-    """Add to the shards in ``partial`` whatever else belongs to a dataset; move it to ``folder``.
-
-    Raises:
-        ValueError: there are no shards, as no input was accepted; the report stays where it is.
-    """
-    counts = write_report(partial / REPORT, lines)
-    if not counts.accepted:
-        raise ValueError(f"no input can be used: {counts.summary()}; see {partial / REPORT}")
-    write_metadata(partial, splits)
-    write_sheet(partial / SHEET, [decode_record(record) for record in samples])
-    stored = plan.to_json()
-    (partial / PLAN).write_text(stored, encoding="utf-8")
-    write_card(partial / CARD, counts, plan.config, json.loads(stored)["versions"])
-    write_checksums(partial)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(folder)
-    return counts
+def write_shards(path: Path, shards: Iterable[Shard]) -> None:
+    """Write shards of the outcomes in a work folder, each file whole or not at all."""
+    work = WorkFolder(path)
+    for name, numbers in shards:
+        write_shard(Path(name), map(work.record, numbers))

@@ -93,8 +93,8 @@ def write_card(
     """A page of Markdown that says what is in the dataset and how it was made."""
     given = counts.accepted + counts.set_aside
     reasons = count_reasons(counts.reasons.elements())
-    tables = [
-        ("Splits", ("split", "clips"), counts.splits.items()),
+    tables: list[tuple[str, Sequence[str], Iterable[Sequence[Any]]]] = [
+        ("Splits", ("split", "clips"), sorted(counts.splits.items())),
         (
             "Set aside",
             ("reason", "inputs", "meaning"),

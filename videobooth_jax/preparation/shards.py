@@ -1,7 +1,8 @@
 """Records to a TFDS dataset of ArrayRecord files, with checksums; no TensorFlow."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,42 +21,31 @@ class Split(NamedTuple):
     shard_lengths: list[int]
     num_bytes: int
 
+    @classmethod
+    def of(cls, name: str, shards: Sequence[tuple[str, Sequence[int]]]) -> "Split":
+        """The split of written files, given with what is in each."""
+        size = sum(Path(path).stat().st_size for path, _ in shards)
+        return cls(name, [len(numbers) for _, numbers in shards], size)
+
 
 def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
     """Where TFDS looks for a shard."""
     return folder / f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
-def write_shard(path: Path, records: Iterable[bytes]) -> int:
-    """Write one file, every record readable on its own; how many there were."""
+def write_shard(path: Path, records: Iterable[bytes]) -> None:
+    """Write one file, every record readable on its own; it is there whole or not at all."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    count = 0
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for record in records:
-        writer.write(record)
-        count += 1
-    writer.close()
-    return count
-
-
-def write_split(
-    folder: Path, name: str, records: Iterable[bytes], count: int, per_shard: int
-) -> Split:
-    """Write ``count`` records as shards of ``per_shard``, the last one smaller."""
-    shards = -(-count // per_shard)
-    left = iter(records)
-    lengths, size = [], 0
-    for index in range(shards):
-        path = shard_path(folder, name, index, shards)
-        lengths.append(write_shard(path, _take(left, per_shard)))
-        size += path.stat().st_size
-    return Split(name, lengths, size)
-
-
-def _take(left: Iterator[bytes], count: int) -> Iterator[bytes]:
-    for record, _ in zip(left, range(count), strict=False):
-        yield record
+    partial = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        writer = ArrayRecordWriter(str(partial), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_metadata(folder: Path, splits: Sequence[Split]) -> None:

@@ -28,10 +28,16 @@ def stored_size(height: int, width: int, pixel_aspect: float, resolution: int) -
 def upright_frames(
     video: Video, indices: Iterable[int], size: tuple[int, int], greys: list[np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """Frames of a video scaled to ``size``, uint8 (height width 3); small grey copies are kept."""
+    """Frames of a video scaled to ``size``, uint8 (height width 3); small grey copies are kept.
+
+    Raises:
+        ValueError: a frame cannot be decoded, or only in part.
+    """
     turns = round(video.info.rotation / 90) % 4
     height, width = size[::-1] if turns % 2 else size
-    for _, frame in video.frames(list(indices)):
+    for index, frame in video.frames(list(indices)):
+        if frame.is_corrupt:
+            raise ValueError(f"frame {index} of {video.info.num_frames} is damaged")
         greys.append(small_grey(frame))
         how = "AREA" if frame.height > height or frame.width > width else "BICUBIC"
         scaled = frame.reformat(width, height, format="rgb24", interpolation=how)

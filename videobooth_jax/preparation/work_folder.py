@@ -7,6 +7,7 @@ a line of JSON and the record. It is gone when the dataset is there.
 import dataclasses
 import json
 import os
+import uuid
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +21,12 @@ LIBRARIES = ("videobooth_jax", "av", "numpy", "pillow", "opencv-python-headless"
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write a file that is there whole or not at all, also when the power goes."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -42,8 +46,7 @@ class Plan:
 
     def to_json(self) -> str:
         """As it is stored."""
-        versions = {name: _version(name) for name in LIBRARIES}
-        return json.dumps({**dataclasses.asdict(self), "versions": versions}, indent=1)
+        return json.dumps({**dataclasses.asdict(self), "versions": versions()}, indent=1)
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -132,6 +135,11 @@ class WorkFolder:
 
     def _file(self, number: int) -> Path:
         return self.path / "clips" / f"{number // 1000:03d}" / f"{number:05d}"
+
+
+def versions() -> dict[str, str]:
+    """Of what a dataset's bytes may depend on."""
+    return {name: _version(name) for name in LIBRARIES}
 
 
 def _version(name: str) -> str:

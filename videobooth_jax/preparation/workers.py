@@ -46,7 +46,7 @@ def run_pool(
     left = iter(tasks)
     team = [_Worker(make_work) for _ in range(workers)]
     try:
-        while any(worker.busy for worker in team) or team:
+        while team:
             for worker in [w for w in team if w.idle]:
                 if (task := next(left, None)) is None:
                     worker.stop()
@@ -84,10 +84,6 @@ class _Worker:
     @property
     def idle(self) -> bool:
         return self._task is None
-
-    @property
-    def busy(self) -> bool:
-        return self._task is not None
 
     def give(self, number: int, task: Any, timeout: float) -> None:
         self._task, self._seconds = number, timeout

@@ -36,7 +36,7 @@ KEPT_OUT = {
 LET_IN = {f"{PACKAGE}/models/pallas_attention.py": {"jax.experimental.pallas"}}
 """Exceptions, by file: Pallas, in which TPU kernels are written, lives nowhere else."""
 
-NEVER_AT_TOP = {"tensorflow", "tensorflow_datasets", "torch"}
+NEVER_AT_TOP = {"tensorflow", "tensorflow_datasets", "torch", "spacy", "apache_beam"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 ORBAX = f"{PACKAGE}/checkpointing/arrays.py"

@@ -1,5 +1,9 @@
-"""The published dataset's layout, of sprites: tables, mask.json, masks and videos."""
+"""The published dataset's layout, of sprites: tables, mask.json, masks and videos.
 
+`python tests/preparation/published_layout.py FOLDER` writes one to try `videobooth prepare` on.
+"""
+
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -61,3 +65,12 @@ def _add_entry(folder: Path, entries: list[dict], label: str, mask: np.ndarray) 
     box = [float(columns[0]), float(rows[0]), columns[-1] + 1.25, rows[-1] + 1.25]
     entries.append({"value": value, "label": label, "logit": 0.75, "box": box})
     Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{value}.png")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="gets the folders masks and videos")
+    parser.add_argument("--count", type=int, default=12, help="of videos (default: 12)")
+    parser.add_argument("--side", type=int, default=128, help="of a frame, px (default: 128)")
+    args = parser.parse_args()
+    write_published(args.folder / "masks", args.folder / "videos", args.count, args.side, 32)

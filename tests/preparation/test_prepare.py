@@ -17,6 +17,7 @@ from videobooth_jax.preparation.config import PrepareConfig
 from videobooth_jax.preparation.inputs import ClipInput
 from videobooth_jax.preparation.prepare import dataset_folder, prepare, split_of
 from videobooth_jax.preparation.reading import read_inputs
+from videobooth_jax.preparation.workers import Failed
 
 CONFIG = PrepareConfig(clips_per_shard=2)
 
@@ -148,6 +149,20 @@ def test_a_stopped_run_goes_on_where_it_was(in_process, inputs, tmp_path: Path, 
 
 def stop(*args):
     raise KeyboardInterrupt
+
+
+def test_a_clip_that_kills_its_worker_is_set_aside(inputs, tmp_path: Path, monkeypatch):
+    from videobooth_jax.preparation import prepare as module
+
+    def dying(make_work, tasks, workers, timeout):
+        assert timeout == CONFIG.timeout
+        work = make_work()
+        for number, task in tasks:
+            yield number, Failed("crashed", "killed") if number == 2 else work(task)
+
+    monkeypatch.setattr(module, "run_pool", dying)
+    made = prepare(inputs, tmp_path, CONFIG)
+    assert made.counts.summary() == "3 clips, 2 set aside (crashed: 1, too_short: 1)"
 
 
 def test_nothing_usable_is_an_error_with_a_report(in_process, inputs, tmp_path: Path):

@@ -82,7 +82,7 @@ def clip_features() -> Any:
             "pip install 'videobooth_jax[data]'"
         ) from error
 
-    kinds = {
+    kinds: dict[Any, Any] = {
         str: tfds.features.Text(),
         bytes: tfds.features.Tensor(shape=(), dtype=np.bytes_),
         int: tfds.features.Scalar(np.int64),

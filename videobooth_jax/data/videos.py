@@ -173,7 +173,8 @@ class Video:
             self._container.seek(int(self._points[start]), stream=self._stream)
             try:
                 for frame in self._container.decode(self._stream):
-                    if (index := places.pop(frame.pts, None)) is not None:
+                    index = None if frame.pts is None else places.pop(frame.pts, None)
+                    if index is not None:
                         yield index, frame
                     if not places:
                         return
@@ -189,8 +190,8 @@ class Video:
         for stream in self._container.streams.video:
             if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
                 return stream
-        kinds = sorted({stream.type for stream in self._container.streams}) or ["nothing"]
-        raise ValueError(f"{self._name} has no pictures, only {', '.join(kinds)}")
+        kinds = ", ".join(sorted({stream.type for stream in self._container.streams}))
+        raise ValueError(f"{self._name} has no pictures, only {kinds or 'nothing'}")
 
     def _walk(self) -> tuple[np.ndarray, np.ndarray]:
         """Time stamps of all frames in display order, and which of them are key frames."""

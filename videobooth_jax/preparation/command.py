@@ -24,7 +24,7 @@ OPTIONS = {
     "mask_frame": "the frame to look in: first, or best of some",
     "mask_candidates": "how many frames best chooses from",
     "detector": "folder or hub id of auto's detector",
-    "masker": "folder or hub id of what turns its boxes into masks",
+    "segmenter": "folder or hub id of what turns its boxes into masks",
     "noun_model": "spaCy's model, for captions without a named subject",
     "validation": "share of the videos that becomes the split validation",
     "clips_per_shard": "clips in a file",

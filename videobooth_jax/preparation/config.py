@@ -23,10 +23,10 @@ class PrepareConfig:
         crf: x264's constant quality; lower is better and larger.
         max_picture_side: longer side of the cut-out, px.
         segment: what to do without mask and box: "auto" looks for the subject's words with
-            detector and masker, "given" sets such inputs aside.
+            detector and segmenter, "given" sets such inputs aside.
         mask_frame: where "auto" looks: in the "first" frame, or in the "best" of
             ``mask_candidates`` evenly spaced ones, by the detector's score.
-        detector, masker: folders or hub ids of the models of "auto".
+        detector, segmenter: folders or hub ids of the models of "auto".
         noun_model: spaCy's, for captions without a named subject.
         validation: share of the videos, by a hash of their ids, that make a split of that name.
         clips_per_shard: the last shard of a split is smaller.
@@ -47,7 +47,7 @@ class PrepareConfig:
     mask_frame: Literal["first", "best"] = "first"
     mask_candidates: int = 5
     detector: str = "IDEA-Research/grounding-dino-tiny"
-    masker: str = "facebook/sam-vit-base"
+    segmenter: str = "facebook/sam-vit-base"
     noun_model: str = "en_core_web_sm"
     validation: float = 0.0
     clips_per_shard: int = 256

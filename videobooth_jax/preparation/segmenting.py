@@ -36,9 +36,9 @@ class ByWords:
         Raises:
             ImportError, OSError, ValueError: libraries or weights are missing.
         """
-        from videobooth_jax.segmentation import AutoSegmenter
+        from videobooth_jax.segmentation import WordSegmenter
 
-        self._models = AutoSegmenter(config.detector, config.masker)
+        self._models = WordSegmenter.load(config.detector, config.segmenter)
 
     def __call__(self, picture: np.ndarray, subject: str) -> Found:
         """The best match.
@@ -48,7 +48,7 @@ class ByWords:
         """
         from videobooth_jax.segmentation import segment
 
-        return _found(segment(picture, "auto", subject=subject, models=self._models))
+        return _found(segment(picture, self._models, subject=subject))
 
 
 def _found(result: Any) -> Found:

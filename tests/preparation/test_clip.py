@@ -71,9 +71,9 @@ def given(path: Path, **changes) -> ClipInput:
         "mask": "mask.png",
         "mask_root": str(path.parent),
         "caption": "a red square moves",
-        "subjects": ("Red  Square",),
+        "subjects": ("Red Square",),
     }
-    return ClipInput(**(values | {"subjects": ("Red Square",)} | changes))
+    return ClipInput(**(values | changes))
 
 
 def make(path: Path, config: PrepareConfig | None = None, tools=None, **changes) -> Outcome:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 START_SECONDS = 300.0
 """A worker that takes longer to import its libraries and load its models is broken."""
+STOP_SECONDS = 10.0
+"""What an idle worker has to end."""
 
 Work = Callable[[Any], Any]
 
@@ -116,9 +118,12 @@ class _Worker:
         return number, Failed(reason, why)
 
     def stop(self) -> None:
+        """End it: an idle one may tidy up, one at a task is killed."""
+        self.pipe.close()
+        if self.idle:
+            self._process.join(STOP_SECONDS)
         self._process.kill()
         self._process.join()
-        self.pipe.close()
 
 
 def _ending(code: int | None) -> str:

@@ -9,6 +9,8 @@
 - ``tpu``: JAX for TPU. ``gpu``: JAX for NVIDIA GPUs, with CUDA 12.
 - ``aot``: the compiler for TPUs, for ``videobooth compile``; runs on any Linux machine.
 - ``data``: prepared datasets, written and read through TFDS, without TensorFlow.
+- ``nouns``: spaCy, for ``videobooth prepare`` on captions that name no subject.
+- ``beam``: Apache Beam, for ``videobooth prepare --beam`` on many machines.
 - ``gcs``: folders behind ``gs://``.
 - ``dev``: everything the quick tests, the linter and the type checker need.
 """
@@ -49,6 +51,8 @@ EXTRAS = {
     "gpu": ["jax[cuda12]>=0.10.2,<0.11"],
     "gcs": ["etils[epath-gcs]>=1.15,<2"],
     "data": DATA,
+    "nouns": ["spacy>=3.8,<3.9"],
+    "beam": ["apache-beam>=2.77,<3"],
     "dev": [
         *DATA,
         "pytest>=9,<10",

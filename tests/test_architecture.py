@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"outputs", "compilation_cache", "costs", "distributed", "config_files"}),
     frozenset({"models", "diffusion", "sharding", "data"}),
     frozenset({"checkpointing", "segmentation"}),
-    frozenset({"pipeline", "conversion", "precompute"}),
+    frozenset({"pipeline", "conversion", "precompute", "preparation"}),
     frozenset({"training", "evaluation"}),
     frozenset({"aot"}),
     frozenset({"cli"}),
@@ -41,7 +41,15 @@ KEPT_OUT = {
 LET_IN = {f"{PACKAGE}/models/pallas_attention.py": {"jax.experimental.pallas"}}
 """Exceptions, by file: Pallas, in which TPU kernels are written, lives nowhere else."""
 
-NEVER_AT_TOP = {"tensorflow", "tensorflow_datasets", "torch", "transformers", "cv2"}
+NEVER_AT_TOP = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+    "transformers",
+    "cv2",
+    "spacy",
+    "apache_beam",
+}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 ORBAX = f"{PACKAGE}/checkpointing/arrays.py"

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.run not in (_train, _compile):
+    if rest and args.run not in (_train, _compile, _prepare):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     with warnings.catch_warnings():
@@ -132,6 +132,12 @@ def _compile(args: argparse.Namespace) -> int:
 
     config = from_config_dict(values)
     return compile_run(config, args.topology, args.what, args.out, args.rest)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from videobooth_jax.preparation.command import run
+
+    run(args, args.rest)
 
 
 def _precompute(args: argparse.Namespace) -> None:
@@ -323,6 +329,12 @@ def _add_compile(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE", help="write the report as JSON, too; replaces the file")
 
 
+def _add_prepare(command: argparse.ArgumentParser) -> None:
+    from videobooth_jax.preparation.command import add_arguments
+
+    add_arguments(command)
+
+
 def _add_precompute(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--model", required=True, metavar="FOLDER", help="model directory with the autoencoder")
@@ -390,6 +402,7 @@ _COMMANDS = (
     ("segment", _segment, _add_segment, "cut the subject out of a photo"),
     ("train", _train, _add_train, "train a model, or go on training it"),
     ("compile", _compile, _add_compile, "tell, without a TPU, what a run needs of one"),
+    ("prepare", _prepare, _add_prepare, "make a training set of videos"),
     ("precompute", _precompute, _add_precompute, "encode training clips once, to train faster"),
     ("evaluate", _evaluate, _add_evaluate, "measure a model"),
     ("convert", _convert, _add_convert, "make a model directory of PyTorch weights"),

@@ -45,8 +45,13 @@ class ClipRecord:
 
 
 def encode_record(record: ClipRecord) -> bytes:
-    """A record as it lies in a shard: a serialised ``tf.train.Example``."""
-    return clip_features().serialize_example(dataclasses.asdict(record))
+    """A record as it lies in a shard: a serialised ``tf.train.Example``, the same every time."""
+    stored = clip_features().serialize_example(dataclasses.asdict(record))
+
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    # A map's order differs from process to process unless asked for.
+    return tf_example_pb2.Example.FromString(stored).SerializeToString(deterministic=True)
 
 
 def decode_record(stored: bytes) -> ClipRecord:

@@ -21,6 +21,8 @@ MAX_SIDE, MAX_PIXELS = 16_384, 8192 * 4608
 """Larger videos are refused before a frame of them is decoded, px."""
 MAX_FRAMES = 1_000_000
 """Longer ones too."""
+CONTAINERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif,h264,hevc,m4v,ivf,mxf"
+"""Formats that are read. Playlists are none of them: they would open other files and addresses."""
 SEEK = 4
 """Frames that must be saved by it before seeking forward pays."""
 
@@ -31,7 +33,8 @@ class VideoInfo:
 
     ``height`` and ``width`` are of the upright picture, px; ``times`` (n,) float64, seconds, those
     of its frames in display order; ``keyframes`` (n,) bool, frames that can be decoded alone;
-    ``codec`` as FFmpeg calls it; ``rotation`` in degrees counter-clockwise, already counted in.
+    ``codec`` as FFmpeg calls it; ``rotation`` in degrees counter-clockwise, already counted in;
+    ``pixel_aspect`` width of an upright pixel over its height.
     """
 
     height: int
@@ -40,6 +43,7 @@ class VideoInfo:
     keyframes: np.ndarray
     codec: str
     rotation: int
+    pixel_aspect: float
 
     @property
     def num_frames(self) -> int:
@@ -84,7 +88,7 @@ class Video:
             raise FileNotFoundError(f"there is no file {source}")
         stored = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         try:
-            self._container = av.open(stored, "r")
+            self._container = av.open(stored, "r", options={"format_whitelist": CONTAINERS})
         except (FFmpegError, ValueError) as error:
             raise ValueError(f"{self._name} cannot be read as a video: {_reason(error)}") from error
         try:
@@ -217,9 +221,13 @@ class Video:
         first = int(np.argmax(keyframes))
         frame = next(self._run([first], first))[1]
         sides = (frame.height, frame.width)
-        height, width = sides[::-1] if _turns(frame) % 2 else sides
+        aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
+        if _turns(frame) % 2:
+            sides, aspect = sides[::-1], 1 / aspect
         times = self._points * float(base)
-        return VideoInfo(height, width, times, keyframes, context.codec.name, frame.rotation)
+        return VideoInfo(
+            *sides, times, keyframes, context.codec.name, frame.rotation, pixel_aspect=aspect
+        )
 
 
 def upright(frame: av.VideoFrame) -> np.ndarray:

@@ -171,14 +171,12 @@ class VideoBoothPipeline:
         whole_number("seed", seed, 0, MAX_WHOLE)
         whole_number("count", count, 1, MAX_WHOLE)
         whole_number("batch_size", batch_size, 1, MAX_WHOLE)
-        plan, scale = make_plan(self.config, options)
-        plan = plan_on(self.mesh, plan)
+        plan, scale = self._plan(options)
         columns = make_columns(prompt, subject, image, mask, box, point)
         texts = read_texts(self.config, self.tokenizer, columns.prompts, columns.subjects)
         source = self._source(plan, columns, cut_out, segment, exemplar)
         order = np.repeat(np.arange(len(texts.prompts)), count)
-        at_once = rows_at_once(self.mesh, min(batch_size, len(order)))
-        batches = list(_batches(len(order), at_once))
+        batches = _batches(len(order), rows_at_once(self.mesh, min(batch_size, len(order))))
         made = []
         with _ticker(progress, len(batches) * plan.num_inference_steps) as tick:
             for indices in batches:
@@ -216,12 +214,16 @@ class VideoBoothPipeline:
             ValueError: as a call does.
             FileNotFoundError: no such picture.
         """
-        plan, _ = make_plan(self.config, options)
+        plan, _ = self._plan(options)
         whole_number("seed", seed, 0, MAX_WHOLE)
         columns = make_columns("", subject, image, mask, box, point)
         pictures = read_pictures(self.config, columns, plan, cut_out, segment)
         keys = programs.video_keys(np.uint32(seed), np.zeros(1, np.uint32))
         return self._read(plan, pictures, np.zeros(1, int), self._feature_timesteps(plan), keys)
+
+    def _plan(self, options: SamplingOptions) -> tuple[Plan, float]:
+        plan, scale = make_plan(self.config, options)
+        return plan_on(self.mesh, plan), scale
 
     def _feature_timesteps(self, plan: Plan) -> np.ndarray:
         if self.config.diffusion.exemplar_timestep == "zero":
@@ -347,13 +349,14 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _batches(count: int, size: int) -> Iterator[np.ndarray]:
+def _batches(count: int, size: int) -> list[np.ndarray]:
     """Indices of every batch, all of ``size``, so that they share their programs.
 
     The last index is repeated to fill the last batch.
     """
-    for first in range(0, count, size):
-        yield np.minimum(np.arange(first, first + size), count - 1)
+    return [
+        np.minimum(np.arange(first, first + size), count - 1) for first in range(0, count, size)
+    ]
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from videobooth_jax.data.rows import Padded, Source, process_stream
 
@@ -132,5 +133,7 @@ class BatchStream:
         here = rest.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead))
         if not self._worker_count:
             return iter(here)
+        if not flags.FLAGS.is_parsed():  # Grain asks for them, and nothing here is an absl program
+            flags.FLAGS.mark_as_parsed()
         there = grain.MultiprocessingOptions(self._worker_count, self._read_ahead)
         return iter(here.mp_prefetch(there))

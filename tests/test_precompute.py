@@ -317,6 +317,11 @@ def test_a_fingerprint_sees_every_weight_and_setting(start):
     assert fingerprint(params["vae"], config.vae) != whole
 
 
+def test_stored_latents_cannot_be_augmented(written, start):
+    with pytest.raises(ValueError, match="give --augment to precompute"):
+        opened(config_of(start, written, **{"data.augment": "fine"}))
+
+
 def test_features_that_were_not_stored_are_asked_for(start, asked, tmp_path):
     plain = dataclasses.replace(asked, vision_features=False, count=1)
     assert precompute(start, tmp_path / "out", plain) == 0

@@ -328,8 +328,11 @@ def _add_precompute(command: argparse.ArgumentParser) -> None:
 
 def _part(text: str) -> tuple[int, int]:
     """Of "2/8": (2, 8)."""
-    index, _, count = text.partition("/")
-    return int(index), int(count)
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: give I/N, such as 2/8") from None
+    return index, count
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:

@@ -137,6 +137,11 @@ def _latents(
         LatentsSource(folder, config.num_frames, config.vision_features)
         for folder in config.folders
     ]
+    if config.augment != "none":
+        raise ValueError(
+            f"data.augment {config.augment!r} changes pixels, and latents are stored as they are: "
+            "give --augment to precompute, and leave this at 'none'"
+        )
     check_weights(sources, start)
     shape = StreamConfig(
         batch_size=config.batch_size,

@@ -10,13 +10,15 @@ count, changed for the (r div count)th time, whoever makes it.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import grain
 import jax
@@ -26,7 +28,7 @@ from flax import traverse_util
 from tqdm import tqdm
 
 from videobooth_jax.checkpointing import load_model
-from videobooth_jax.checkpointing.paths import put_text, resolve
+from videobooth_jax.checkpointing.paths import resolve
 from videobooth_jax.data.batches import Batch, BatchConfig, collate, with_changed_prompt
 from videobooth_jax.data.clip_examples import ClipExamples, ClipView
 from videobooth_jax.data.clips import ClipsSource
@@ -182,8 +184,8 @@ def precompute(
     encode = _encoder(model_config, params, config.vision_features)
     zeros = encode({"vae_image": np.zeros((1, model_config.height, model_config.width, 3), "f")})
     for name in ("", DEVIATION):
-        _put_array(out / f"zero_exemplar{name}.npy", zeros[f"exemplar_latents{name}"])
-    put_text(resolve(out / TOKENIZER), tokenizer_file.read_text(encoding="utf-8"))
+        _put(out / f"zero_exemplar{name}.npy", _npy(zeros[f"exemplar_latents{name}"]))
+    _put(out / TOKENIZER, tokenizer_file.read_bytes())
     mine = [k for k in range(plan["shards"]) if k % part[1] == part[0] - 1]
     stack = partial(collate, tokenizer=tokenizer, config=shape)
     _write_shards(
@@ -272,7 +274,7 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} holds something else; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    put_text(resolve(out / PLAN), json.dumps(plan, indent=1) + "\n")
+    _put(out / PLAN, _json(plan))
 
 
 def _missing(out: Path, plan: dict[str, Any]) -> list[int]:
@@ -283,7 +285,7 @@ def _finish(out: Path, plan: dict[str, Any]) -> int:
     """Write the manifest if everything is there; returns how many shards are not."""
     missing = _missing(out, plan)
     if not missing:
-        put_text(resolve(out / MANIFEST), json.dumps(plan, indent=1) + "\n")
+        _put(out / MANIFEST, _json(plan))
     return len(missing)
 
 
@@ -322,28 +324,44 @@ def _write_shard(
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    arrays: dict[str, np.memmap] = {}
+    files: dict[str, BinaryIO] = {}
     done = 0
-    while done < count:
-        batch = next(stream)
-        valid = batch.pop("valid")
-        for name, rows in encode(batch).items():
-            rows = rows[valid]
-            if name not in arrays:
-                arrays[name] = np.lib.format.open_memmap(
-                    str(draft / f"{name}.npy"), "w+", rows.dtype, (count, *rows.shape[1:])
-                )
-            arrays[name][done : done + len(rows)] = rows
-        done += int(valid.sum())
-        progress.update(int(valid.sum()))
-    for array in arrays.values():
-        array.flush()
+    with contextlib.ExitStack() as opened:
+        while done < count:
+            batch = next(stream)
+            valid = batch.pop("valid")
+            for name, rows in encode(batch).items():
+                if name not in files:
+                    files[name] = opened.enter_context((draft / f"{name}.npy").open("wb"))
+                    _write_header(files[name], rows.dtype, (count, *rows.shape[1:]))
+                files[name].write(rows[valid].tobytes())
+            done += int(valid.sum())
+            progress.update(int(valid.sum()))
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
     draft.replace(folder)
 
 
-def _put_array(file: Path, array: np.ndarray) -> None:
-    """Write an array beside its place and move it there."""
-    draft = file.with_name(f".{file.name}.partial")
-    with draft.open("wb") as stream:
-        np.save(stream, array)
+def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Begin a ``.npy`` file whose rows follow one after the other."""
+    kind = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Write a file whole, also while another machine does the same."""
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    draft.write_bytes(content)
     draft.replace(file)
+
+
+def _json(plan: dict[str, Any]) -> bytes:
+    return (json.dumps(plan, indent=1) + "\n").encode()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

@@ -13,7 +13,7 @@ from tiny_model import TOKENIZER_FILE, picture, random_params, tiny_config
 from videobooth_jax import cli
 from videobooth_jax.checkpointing import save_model
 from videobooth_jax.config_files import read_config
-from videobooth_jax.precompute import PrecomputeConfig
+from videobooth_jax.precompute.writing import PrecomputeConfig
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -227,7 +227,7 @@ def test_precompute_hands_everything_on(monkeypatch, capsys):
         calls.append(given)
         return 3
 
-    monkeypatch.setattr("videobooth_jax.precompute.precompute", precompute)
+    monkeypatch.setattr("videobooth_jax.precompute.writing.precompute", precompute)
     words = "precompute --model m --out o --clips c --split train[:9] --frames 4 --window 9 "
     words += "--augment fine --variants 2 --count 5 --seed 1 --vision-features --shard-size 6 "
     assert cli.main([*words.split(), "--batch-size", "3", "--workers", "7", "--part", "2/8"]) == 0

@@ -5,7 +5,7 @@ import pytest
 from tiny_clips import record, write_dataset
 from tiny_run import run_config, write_start
 
-from videobooth_jax.precompute import PrecomputeConfig, precompute
+from videobooth_jax.precompute.writing import PrecomputeConfig, precompute
 from videobooth_jax.sharding import batch_shardings, make_mesh
 from videobooth_jax.training.data import open_training_data
 from videobooth_jax.training.program import abstract_batch

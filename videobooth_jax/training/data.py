@@ -17,7 +17,7 @@ from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.stream import BatchStream, StreamConfig, batched, in_order, mixed
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBoothConfig
-from videobooth_jax.precompute import check_weights
+from videobooth_jax.precompute.fingerprints import check_weights
 from videobooth_jax.training.config import DataConfig
 from videobooth_jax.training.losses import Batch
 

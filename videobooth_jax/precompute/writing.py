@@ -9,7 +9,6 @@ count, changed for the (r div count)th time, whoever makes it.
 
 import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -24,7 +23,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from tqdm import tqdm
 
 from videobooth_jax.checkpointing import load_model
@@ -39,7 +37,6 @@ from videobooth_jax.data.latents import (
     MANIFEST,
     PLAN,
     TOKENIZER,
-    LatentsSource,
     shard_name,
 )
 from videobooth_jax.data.prompt_augment import AUGMENTS
@@ -48,11 +45,8 @@ from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.stream import BatchStream, batched, in_order
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
+from videobooth_jax.precompute.fingerprints import NETWORKS, fingerprints_of
 from videobooth_jax.typing import Array, Params
-
-NETWORKS = ("vae", "vision_encoder")
-COMPUTING = ("dtype", "param_dtype", "attention_implementation", "remat")
-"""Fields of a network's configuration that say how it computes, not what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,57 +87,6 @@ class PrecomputeConfig:
             raise ValueError(f"augment is {self.augment!r}; choose one of {', '.join(AUGMENTS)}")
 
 
-def fingerprint(params: Params, config: Any) -> str:
-    """A hash of a network: names, shapes and values of its parameters, and its configuration.
-
-    Values are first rounded to bfloat16, so that weights stored in bfloat16 count as the float32
-    ones they were rounded from; a training run keeps frozen weights so.
-    """
-    told = {n: v for n, v in dataclasses.asdict(config).items() if n not in COMPUTING}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for path, value in sorted(traverse_util.flatten_dict(params, sep="/").items()):
-        array = np.ascontiguousarray(np.asarray(value).astype(jnp.bfloat16))
-        digest.update(f"{path}{array.shape}".encode())
-        digest.update(array.view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def fingerprints(model: str | os.PathLike[str]) -> dict[str, str]:
-    """Of the autoencoder, the image tower and the tokenizer of a model directory.
-
-    Raises ValueError when it is none.
-    """
-    config, params = load_model(model, dtype="stored", networks=NETWORKS)
-    return _fingerprints(config, params, (resolve(model) / TOKENIZER).read_bytes())
-
-
-def _fingerprints(config: VideoBoothConfig, params: Params, tokenizer: bytes) -> dict[str, str]:
-    found = {name: fingerprint(params[name], getattr(config, name)) for name in NETWORKS}
-    return {**found, "tokenizer": hashlib.sha256(tokenizer).hexdigest()}
-
-
-def check_weights(sources: Sequence[LatentsSource], start: str) -> None:
-    """Refuse latents that training must not mix with one another or with a model.
-
-    Args:
-        sources: folders of one run.
-        start: the model directory it starts from; "": from nothing, which fits all.
-
-    Raises:
-        ValueError: they were made with other weights; says which, and how to mend it.
-    """
-    expected, of = (fingerprints(start), start) if start else (sources[0].manifest["made_with"], "")
-    for source in sources:
-        found = source.manifest["made_with"]
-        used = [n for n in found if n != "vision_encoder" or source.vision_features]
-        if other := [name for name in used if found[name] != expected[name]]:
-            raise ValueError(
-                f"{source.path} was made with another {' and '.join(other)} than "
-                f"{of or sources[0].path}: run precompute again with the model that training "
-                "starts from, or give that model as init_from"
-            )
-
-
 def precompute(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -176,7 +119,7 @@ def precompute(
         "format_version": FORMAT_VERSION,
         "count": len(examples),
         "shards": -(-len(examples) // config.shard_size),
-        "made_with": _fingerprints(model_config, params, tokenizer_file.read_bytes()),
+        "made_with": fingerprints_of(model_config, params, tokenizer_file.read_bytes()),
     }
     _begin(out, plan)
     if not _missing(out, plan):

@@ -16,7 +16,8 @@ from tiny_run import run_config, run_model, write_start
 from videobooth_jax.checkpointing import load_model, save_model
 from videobooth_jax.data.latents import MANIFEST, LatentsSource, shard_name
 from videobooth_jax.models.videobooth import VideoBooth
-from videobooth_jax.precompute import PrecomputeConfig, fingerprint, fingerprints, precompute
+from videobooth_jax.precompute.fingerprints import fingerprint, fingerprints
+from videobooth_jax.precompute.writing import PrecomputeConfig, precompute
 from videobooth_jax.training.data import open_training_data
 from videobooth_jax.training.losses import encode_pixels
 from videobooth_jax.training.train_step import make_loss

@@ -9,6 +9,7 @@ from tiny_run import run_config, run_model, write_start
 
 from videobooth_jax.training.config import DataConfig
 from videobooth_jax.training.data import open_training_data
+from videobooth_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,22 @@ def test_a_saved_position_goes_on(start, folders):
 def test_rows_of_a_process(start, folders):
     whole, part = (next(opened(start, rows, path=folders[0])) for rows in (None, range(1, 2)))
     assert np.array_equal(part["video"], whole["video"][1:])
+
+
+@pytest.mark.slow
+def test_a_run_on_clips_goes_on_exactly_with_other_workers(start, folders, tmp_path):
+    """Stopped in the middle of an epoch of three clips, and gone on with one worker more."""
+
+    def run(workdir, steps, workers):
+        values = {"source": "clips", "paths": tuple(folders), "augment": "fine"}
+        values = {f"data.{n}": v for n, v in (values | {"worker_count": workers}).items()}
+        train(run_config(start, **values, steps=steps), tmp_path / workdir)
+        return (tmp_path / workdir / "metrics.jsonl").read_bytes()
+
+    unbroken = run("unbroken", 4, 0)
+    first = run("broken", 2, 1)
+    assert unbroken.startswith(first)
+    assert run("broken", 4, 2) == unbroken
 
 
 @pytest.mark.parametrize("values", [{}, {"path": "a", "paths": ("b", "c")}])

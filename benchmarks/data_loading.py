@@ -83,11 +83,10 @@ def middle(frames: np.ndarray) -> np.ndarray:
     return frames[:, top : top + SIDE, left : left + SIDE]
 
 
-def by_decord(file: str, places: np.ndarray) -> np.ndarray:
+def by_decord(file: str, places: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``height`` and ``width`` to scale to, which decord has to be told before it opens a file."""
     import decord
 
-    height, width = decord.VideoReader(file, num_threads=1)[0].shape[:2]
-    height, width = covering(height, width)
     reader = decord.VideoReader(file, width=width, height=height, num_threads=1)
     return middle(reader.get_batch(places.tolist()).asnumpy())
 
@@ -109,15 +108,16 @@ def rates(seconds: list[float]) -> dict[str, float]:
 def compare(file: str, rounds: int) -> dict[str, Any]:
     """Clips a second of every reader, by turns; all from the same places of a file."""
     readers: dict[str, Reader] = {"ours": by_ours, "decode_all": by_decoding_all}
-    try:
-        import decord  # noqa: F401
-
-        readers["decord"] = by_decord
-    except ImportError:
-        print("decord is not installed", file=sys.stderr)
     rng = np.random.default_rng(0)
     with Video(file) as video:
         info = video.info
+    try:
+        import decord  # noqa: F401
+
+        height, width = covering(info.height, info.width)
+        readers["decord"] = partial(by_decord, height=height, width=width)
+    except ImportError:
+        print("decord is not installed", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in readers}
     for turn in range(rounds + 1):
         places = clip_window(info.num_frames, FRAMES, SPAN, rng)

@@ -2,11 +2,15 @@
 
 The projector and the text attention's keys/values, 48.1 M parameters; the paper's recipe.
 
+    videobooth precompute --model=MODEL_DIR --clips=DATA --augment=coarse --frames=16 \\
+        --variants=4 --out=LATENTS
     videobooth train --config=configs/videobooth_coarse.py --workdir=DIR \\
-        --config.init_from=MODEL_DIR
+        --config.init_from=MODEL_DIR --config.data.path=LATENTS
 
-``init_from`` is a converted model directory (the video UNet, CLIP, the autoencoder, ELITE's
-projector).
+``MODEL_DIR`` is a converted model directory (the video UNet, CLIP, the autoencoder, ELITE's
+projector), ``DATA`` what ``videobooth prepare`` wrote. To read the videos themselves, every epoch
+cut and changed anew: ``--config.data.source=clips --config.data.path=DATA
+--config.data.augment=coarse --config.data.worker_count=8``.
 """
 
 from videobooth_jax.training.config import default_config

@@ -2,8 +2,13 @@
 
 Stage 1's parameters and the frame attention's injected keys/values, 97.6 M; the paper's recipe.
 
+    videobooth precompute --model=MODEL_DIR --clips=DATA --augment=fine --frames=16 \\
+        --variants=4 --out=LATENTS
     videobooth train --config=configs/videobooth_fine.py --workdir=DIR \\
-        --config.init_from=COARSE_DIR/model
+        --config.init_from=COARSE_DIR/model --config.data.path=LATENTS
+
+or straight from the videos: ``--config.data.source=clips --config.data.path=DATA
+--config.data.augment=fine --config.data.worker_count=8``.
 """
 
 from videobooth_jax.training.config import default_config

@@ -13,6 +13,7 @@ from tiny_model import TOKENIZER_FILE, picture, random_params, tiny_config
 from videobooth_jax import cli
 from videobooth_jax.checkpointing import save_model
 from videobooth_jax.config_files import read_config
+from videobooth_jax.precompute.writing import PrecomputeConfig
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -135,7 +136,9 @@ def test_arguments_that_mean_nothing_are_refused(generate, capsys):
     assert "unrecognized arguments: --speed 3" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "convert", "export"])
+@pytest.mark.parametrize(
+    "command", ["generate", "train", "precompute", "evaluate", "convert", "export"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])
@@ -219,6 +222,26 @@ def test_train_and_evaluate_and_convert_hand_everything_on(monkeypatch, tmp_path
     assert (pipeline, options["videos"], options["injection"]) == ("sprites", 4, "coarse")
     assert (options["num_inference_steps"], options["out"]) == (7, str(tmp_path))
     assert "all good" in capsys.readouterr().out
+
+
+def test_precompute_hands_everything_on(monkeypatch, capsys):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", "off")
+    calls = []
+
+    def precompute(*given):
+        calls.append(given)
+        return 3
+
+    monkeypatch.setattr("videobooth_jax.precompute.writing.precompute", precompute)
+    words = "precompute --model m --out o --clips c --split train[:9] --frames 4 --window 9 "
+    words += "--augment fine --variants 2 --count 5 --seed 1 --vision-features --shard-size 6 "
+    assert cli.main([*words.split(), "--batch-size", "3", "--workers", "7", "--part", "2/8"]) == 0
+    asked = PrecomputeConfig("clips", "c", "train[:9]", 4, 9, "fine", 2, 5, 1, True, 6, 3, 7)
+    assert calls == [("m", "o", asked, (2, 8))]
+    assert "3 shards are missing: run the other parts" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["precompute", "--model", "m", "--out", "o", "--part", "two"])
+    assert "give I/N, such as 2/8" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -141,19 +141,9 @@ def _prepare(args: argparse.Namespace) -> None:
 
 
 def _precompute(args: argparse.Namespace) -> None:
-    from videobooth_jax.compilation_cache import enable_compilation_cache
-    from videobooth_jax.precompute import precompute_sprites
+    from videobooth_jax.precompute.command import run
 
-    enable_compilation_cache()
-    made = precompute_sprites(
-        args.model,
-        args.out,
-        split=args.split,
-        num_frames=args.frames,
-        count=args.count,
-        seed=args.seed,
-    )
-    print(f"latents of {args.count} clips: {made}")
+    run(args)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -336,13 +326,9 @@ def _add_prepare(command: argparse.ArgumentParser) -> None:
 
 
 def _add_precompute(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("--model", required=True, metavar="FOLDER", help="model directory with the autoencoder")
-    add("--out", required=True, metavar="FOLDER", help="folder to write; must not exist")
-    add("--split", default="train", help="of the nouns: train (default), validation, test")
-    add("--frames", type=int, default=8, metavar="N", help="frames per clip (default: 8)")
-    add("--count", type=int, default=8192, metavar="N", help="how many clips (default: 8192)")
-    add("--seed", type=int, default=0, metavar="N", help="of their order (default: 0)")
+    from videobooth_jax.precompute.command import add_arguments
+
+    add_arguments(command)
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:

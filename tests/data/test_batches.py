@@ -1,13 +1,15 @@
 """Batches: what the model takes, every example once, and a position that can be saved."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import videobooth_jax
-from videobooth_jax.data.batches import Batch, BatchConfig, batches, collate
+from videobooth_jax.data.batches import Batch, BatchConfig, batches, collate, with_changed_prompt
 from videobooth_jax.data.image_prompt import CLIP_MEAN, CLIP_STD
+from videobooth_jax.data.prompt_augment import AUGMENTS
 from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.tokenizer import Tokenizer
 
@@ -85,9 +87,37 @@ def test_augmentation_does_not_depend_on_the_process(tokenizer: Tokenizer) -> No
 
 
 def test_without_shuffling_in_order_with_remainder(tokenizer: Tokenizer) -> None:
-    config = BatchConfig(5, clip_size=8, vae_size=8, shuffle=False, epochs=1, drop_remainder=False)
-    rows = [numbers(batch) for batch in batches(Numbered(), tokenizer, config)]
-    assert rows == [list(range(5)), list(range(5, 10)), [10, 11]]
+    config = BatchConfig(5, shuffle=False, epochs=1, pad_last=True, clip_size=8, vae_size=8)
+    made = list(batches(Numbered(), tokenizer, config))
+    rows = [numbers(batch) for batch in made]
+    assert rows == [list(range(5)), list(range(5, 10)), [10, 11, 11, 11, 11]]
+    assert [batch["valid"].sum() for batch in made] == [5, 5, 2]
+
+
+def test_the_autoencoder_may_see_another_picture(tokenizer: Tokenizer) -> None:
+    def recolour(example: dict, rng: np.random.Generator) -> dict:
+        return {**example, "exemplar": np.zeros((8, 8, 3), np.uint8)}
+
+    config = BatchConfig(2, clip_size=8, vae_size=8)
+    batch = next(batches(Numbered(), tokenizer, config, recolour))
+    assert (batch["vae_image"] == -1).all()
+    assert np.allclose(batch["clip_image"] * CLIP_STD + CLIP_MEAN, 1, atol=1e-6)
+
+
+def test_none_changes_no_bit_and_fine_changes_both_pictures(tokenizer: Tokenizer) -> None:
+    config = BatchConfig(2, clip_size=56, vae_size=32)
+    source = SpritesSource(SpritesConfig(split="test"))
+    plain, none, fine = (
+        next(batches(source, tokenizer, config, change))
+        for change in (
+            None,
+            partial(with_changed_prompt, augment=AUGMENTS["none"]),
+            partial(with_changed_prompt, augment=AUGMENTS["fine"]),
+        )
+    )
+    assert all(np.array_equal(plain[name], none[name]) for name in plain)
+    assert all((plain[n] != fine[n]).any((1, 2, 3)).all() for n in ("clip_image", "vae_image"))
+    assert np.array_equal(plain["video"], fine["video"])
 
 
 def test_position_is_saved_and_restored_in_a_new_iterator(tokenizer: Tokenizer) -> None:

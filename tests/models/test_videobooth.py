@@ -73,6 +73,9 @@ def test_words_come_from_the_configured_layers_in_order():
     features = (out.last_hidden_state, out.hidden_states[0], out.hidden_states[2])
     words = ImageProjector(TINY.projector).apply({"params": params()["projector"]}, features)
     np.testing.assert_allclose(apply(pictures, method="image_words"), words, atol=1e-5)
+    kept = apply(pictures, method="vision_features")
+    assert kept.shape == (len(pictures), 3, *out.last_hidden_state.shape[1:])
+    np.testing.assert_allclose(apply(kept, method="feature_words"), words, atol=1e-5)
 
 
 def test_denoise_with_an_exemplar():

@@ -1,40 +1,45 @@
 """What a program is told about its batches, without data, is what the data give."""
 
-import itertools
-
 import jax
 import pytest
-from tiny_model import TOKENIZER_FILE
+from tiny_clips import record, write_dataset
 from tiny_run import run_config, write_start
 
-from videobooth_jax.checkpointing import load_model
-from videobooth_jax.data.batches import BatchConfig, batches
-from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
-from videobooth_jax.data.tokenizer import Tokenizer
-from videobooth_jax.precompute import precompute_latents
+from videobooth_jax.precompute.writing import PrecomputeConfig, precompute
 from videobooth_jax.sharding import batch_shardings, make_mesh
 from videobooth_jax.training.data import open_training_data
 from videobooth_jax.training.program import abstract_batch
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory):
+def folders(tmp_path_factory):
+    """The model to start from, and what each source reads."""
     folder = tmp_path_factory.mktemp("shapes")
-    config, params = load_model(write_start(folder / "model"))
-    source = SpritesSource(SpritesConfig(resolution=config.height, num_frames=2))
-    shape = BatchConfig(batch_size=2, clip_size=16, vae_size=config.height)
-    stream = batches(source, Tokenizer.from_file(TOKENIZER_FILE), shape)
-    pixels = itertools.islice(stream, 1)
-    return precompute_latents(config, params, pixels, 2, folder / "latents", TOKENIZER_FILE)
+    start = write_start(folder / "model")
+    asked = PrecomputeConfig(
+        num_frames=2, count=2, batch_size=2, shard_size=2, vision_features=True
+    )
+    precompute(start, folder / "latents", asked)
+    clips = write_dataset(folder / "clips", [record(0), record(1)])
+    return start, {"sprites": "", "clips": str(clips), "latents": str(folder / "latents")}
 
 
-@pytest.mark.parametrize("source", ["sprites", "latents"])
+@pytest.mark.parametrize(
+    ("source", "features"),
+    [("sprites", False), ("clips", False), ("latents", False), ("latents", True)],
+)
 @pytest.mark.parametrize("frames", [1, 2])
-def test_shapes_dtypes_and_places_are_those_of_the_data(latents, source, frames):
-    options = {"data.source": source, "data.path": str(latents), "data.num_frames": frames}
-    config = run_config(latents, **options, **{"mesh.data": 2})
+def test_shapes_dtypes_and_places_are_those_of_the_data(folders, source, features, frames):
+    start, paths = folders
+    options = {
+        "data.source": source,
+        "data.path": paths[source],
+        "data.num_frames": frames,
+        "data.vision_features": features,
+    }
+    config = run_config(start, **options, **{"mesh.data": 2})
     mesh = make_mesh(config.mesh)
-    batch = next(open_training_data(config.data, config.model))
+    batch = next(open_training_data(config.data, config.model, None, config.init_from))
     places = batch_shardings(mesh, batch)
     assert abstract_batch(config, mesh) == {
         name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=places[name])

@@ -106,15 +106,21 @@ def _tree(arrays: Named) -> dict[str, Any]:
     return unflatten_dict(plain, sep="/")
 
 
-def read(path: epath.Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+def read(
+    path: epath.Path, wanted: dict[str, jax.ShapeDtypeStruct], some: bool = False
+) -> dict[str, jax.Array]:
     """Read arrays in the wanted dtypes.
 
     Args:
         path: what `write` or `start_write` wrote.
         wanted: all names there; a leaf with a sharding is read straight into it, shard by shard,
             the others end up uncommitted on the default device.
+        some: ``wanted`` are only some of the names there.
     """
-    arrays = flatten_dict(ocp.load(path, unflatten_dict(_abstract(wanted), sep="/")), sep="/")
+    context = ocp.Context()
+    context.pytree.loading.partial_load = some
+    with context:
+        arrays = flatten_dict(ocp.load(path, unflatten_dict(_abstract(wanted), sep="/")), sep="/")
     return {name: jnp.asarray(arrays.pop(name)) for name in wanted}
 
 

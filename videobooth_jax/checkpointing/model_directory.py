@@ -14,7 +14,7 @@ rename folders, the manifest comes last and tells complete from incomplete.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -180,7 +180,11 @@ def load_config(path: str | os.PathLike[str]) -> VideoBoothConfig:
 
 
 def load_model(
-    path: str | os.PathLike[str], *, dtype: str | None = None, shardings: Shardings = None
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    shardings: Shardings = None,
+    networks: Collection[str] | None = None,
 ) -> tuple[VideoBoothConfig, Params]:
     """Read a model directory.
 
@@ -190,6 +194,7 @@ def load_model(
             as they are on disk, or None for the config's ``param_dtype``.
         shardings: a ``jax.sharding.Sharding`` for all parameters, or a function from the path and
             shape of each to its own; without it they end up uncommitted on the default device.
+        networks: read these subtrees alone, such as "vae"; None: all.
 
     Returns:
         ``(config, params)``: params as a nested dict of jax arrays.
@@ -219,8 +224,11 @@ def load_model(
             sharding=shardings(name, leaf.shape) if callable(shardings) else shardings,
         )
         for name, leaf in found.items()
+        if networks is None or name.split("/")[0] in networks
     }
-    return config, unflatten_dict(arrays.read(root / WEIGHTS, wanted), sep="/")
+    return config, unflatten_dict(
+        arrays.read(root / WEIGHTS, wanted, networks is not None), sep="/"
+    )
 
 
 def _dtype(config: VideoBoothConfig, name: str, stored: Any, dtype: str | None) -> np.dtype:

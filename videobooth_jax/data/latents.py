@@ -1,85 +1,136 @@
-"""A Grain random-access source over precomputed latents (written by
-:mod:`videobooth_jax.precompute`).
+"""Random access to latents stored once (written by :mod:`videobooth_jax.precompute`).
 
-A folder of plain ``.npy`` arrays, one row an example, memory-mapped: ``latents`` (n frames height
-width channels) float16, scaled; ``exemplar_latents`` (n height width channels) float16;
-``clip_image`` (n H W 3) float16; ``ids``, ``placeholder`` int32; ``zero_exemplar`` (1 height width
-channels) float16, the latents of a picture of zeros, which dropped rows are shown; and
-``manifest.json`` with the weights' fingerprint.
+A folder of shards, ``latents-00003-of-00010/``, each of plain ``.npy`` arrays with one row an
+example, which are memory-mapped:
+
+========================  ========================================================================
+``latents``               (n frames height width channels) float16, scaled posterior means
+``exemplar_latents``      (n height width channels) float16, of the picture of the subject
+``clip_image``            (n H W 3) float16, CLIP-normalised
+``ids``, ``placeholder``  int32
+``vision_features``       (n layers tokens d) float16, what the projector takes; where asked for
+========================  ========================================================================
+
+Beside both latents lies their posterior's deviation, ``latents_deviation`` and so on, because the
+published trainers sample latents (quirk 10). The folder also holds ``zero_exemplar`` and its
+deviation (1 height width channels), the latents of a picture of zeros, which dropped rows are
+shown; ``tokenizer.json``, which made the ids; ``plan.json``, what was asked for; and last of all
+``manifest.json``, which tells a finished folder from one under way and whose weights it is made of.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import numpy as np
 
-from videobooth_jax.data.rows import process_stream
+from videobooth_jax.data.stream import Batch, BatchStream, StreamConfig, batched, in_order, mixed
 
-ARRAYS = ("latents", "exemplar_latents", "clip_image", "ids", "placeholder")
-ZERO_EXEMPLAR = "zero_exemplar"
+MANIFEST, PLAN, TOKENIZER = "manifest.json", "plan.json", "tokenizer.json"
+FORMAT_VERSION = 2
+DEVIATION = "_deviation"
+SAMPLED = ("latents", "exemplar_latents")
+STORED = (*SAMPLED, *(name + DEVIATION for name in SAMPLED), "clip_image", "ids", "placeholder")
+ZEROS = ("zero_exemplar", "zero_exemplar" + DEVIATION)
+FEATURES = "vision_features"
+
+
+def shard_name(index: int, count: int) -> str:
+    """Folder of a shard."""
+    return f"latents-{index:05d}-of-{count:05d}"
 
 
 class LatentsSource:
-    """Random access to a folder of precomputed examples; ``source[i]`` is a dict of arrays
-    without the batch axis.
+    """Examples by index, each a dict of arrays without the batch axis; can be pickled.
 
-    Raises:
-        FileNotFoundError: the folder or one of its arrays is missing.
-        ValueError: ``num_frames`` is more than what was stored.
+    Attributes:
+        path: of the folder.
+        manifest: of it.
+        vision_features: whether examples have them.
     """
 
-    def __init__(self, path: str | Path, num_frames: int):
-        """Open ``path``; examples are cut to their first ``num_frames`` frames."""
-        self._path = Path(path)
-        manifest = self._path / "manifest.json"
-        if not manifest.exists():
+    def __init__(self, path: str | Path, num_frames: int, vision_features: bool = False):
+        """Open a folder.
+
+        Args:
+            path: the folder.
+            num_frames: examples are cut to their first ones.
+            vision_features: give these instead of ``clip_image``.
+
+        Raises:
+            FileNotFoundError: there is no finished folder.
+            ValueError: it is of another format, stores fewer frames, or no features.
+        """
+        self.path, self._num_frames = Path(path), num_frames
+        self.vision_features = vision_features
+        file = self.path / MANIFEST
+        if not file.is_file():
             raise FileNotFoundError(
-                f"{self._path} holds no finished dataset (no manifest.json); run precompute first"
+                f"{path} holds no finished dataset (no {MANIFEST}); run precompute first, all "
+                "parts of it"
             )
-        self.manifest = json.loads(manifest.read_text())
-        self._arrays = {n: np.load(self._path / f"{n}.npy", mmap_mode="r") for n in ARRAYS}
-        stored = self._arrays["latents"].shape[1]
-        if num_frames > stored:
-            raise ValueError(f"{self._path} stores {stored} frames a clip, {num_frames} were asked")
-        self._num_frames = num_frames
+        self.manifest = json.loads(file.read_text(encoding="utf-8"))
+        if (version := self.manifest.get("format_version")) != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format version {version} and this videobooth_jax reads "
+                f"{FORMAT_VERSION}: run precompute again"
+            )
+        if num_frames > (stored := self.manifest["num_frames"]):
+            raise ValueError(f"{path} stores {stored} frames a clip, {num_frames} were asked")
+        if vision_features and not self.manifest[FEATURES]:
+            raise ValueError(
+                f"{path} stores no vision features: run precompute again with --vision-features, "
+                f"or set data.{FEATURES} to False"
+            )
+        chosen = FEATURES if vision_features else "clip_image"
+        self._names = [*(n for n in STORED if n != "clip_image"), chosen]
+        self._open: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(self._arrays["latents"])
+        return self.manifest["count"]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example, floats in float32."""
-        row = {name: np.array(array[index]) for name, array in self._arrays.items()}
-        row["latents"] = row["latents"][: self._num_frames].astype(np.float32)
-        row["clip_image"] = row["clip_image"].astype(np.float32)
-        row["exemplar_latents"] = row["exemplar_latents"][None].astype(np.float32)
+        """One example, floats in float32, features as stored."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        shard, place = divmod(index, self.manifest["shard_size"])
+        row = {name: np.array(array[place]) for name, array in self._shard(shard).items()}
+        for name, values in row.items():
+            if name.startswith("latents"):
+                row[name] = values[: self._num_frames].astype(np.float32)
+            elif name.startswith("exemplar"):
+                row[name] = values[None].astype(np.float32)
+            elif name == "clip_image":
+                row[name] = values.astype(np.float32)
         return row
 
-    @property
-    def zero_exemplar(self) -> np.ndarray | None:
-        """Latents of a picture of zeros (1 1 height width channels), float32.
+    def zeros(self) -> dict[str, np.ndarray]:
+        """`ZEROS`: latents of a picture of zeros and their deviation, (1 1 h w c) float32."""
+        return {n: np.load(self.path / f"{n}.npy")[None].astype(np.float32) for n in ZEROS}
 
-        None where the folder was written without them.
-        """
-        path = self._path / f"{ZERO_EXEMPLAR}.npy"
-        return np.load(path)[None].astype(np.float32) if path.exists() else None
+    def _shard(self, index: int) -> dict[str, np.ndarray]:
+        if index not in self._open:
+            folder = self.path / shard_name(index, self.manifest["shards"])
+            self._open[index] = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in self._names
+            }
+        return self._open[index]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # a mapped array would be pickled whole
 
     def __repr__(self) -> str:
-        return f"LatentsSource({self._path})"
+        return f"LatentsSource({self.path})"
 
 
 def latent_batches(
-    source: LatentsSource, batch_size: int, seed: int = 0, rows: range | None = None
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Endless shuffled batches of ``source``; ``get_state()`` and ``set_state()`` save and
-    restore the position.
+    sources: Sequence[LatentsSource], weights: Sequence[float], config: StreamConfig
+) -> BatchStream:
+    """Batches of one folder, or of several mixed by weight; see `stream.mixed`."""
+    return batched(mixed([in_order(s, config) for s in sources], weights), config, _stack)
 
-    ``batch_size`` is that of all processes together, ``rows`` those of every batch that this
-    process supplies; None: all.
-    """
-    order = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    size = batch_size if rows is None else len(rows)
-    data = process_stream(order, batch_size, rows).batch(size)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
+
+def _stack(rows: Sequence[dict[str, np.ndarray]]) -> Batch:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

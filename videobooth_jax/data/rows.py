@@ -7,11 +7,21 @@ position (a number of batches) means the same to any number of processes.
 """
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grain
+import numpy as np
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Source(Protocol[T_co]):
+    """Anything by index; a ``range`` is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co: ...
 
 
 class ProcessRows(Generic[T]):
@@ -23,7 +33,7 @@ class ProcessRows(Generic[T]):
         rows: those this process supplies.
     """
 
-    def __init__(self, examples: Sequence[T], batch_size: int, rows: range):
+    def __init__(self, examples: Source[T], batch_size: int, rows: range):
         """Refuse rows outside the batch.
 
         Raises:
@@ -54,3 +64,38 @@ def process_stream(
     if rows is None or len(rows) == batch_size:
         return examples
     return grain.MapDataset.source(ProcessRows(examples, batch_size, rows))
+
+
+class Padded:
+    """Examples, dicts by index, with as many copies of the last as make whole batches; each says
+    in ``valid`` whether it is one of the examples.
+    """
+
+    def __init__(self, examples: Source[Any], batch_size: int):
+        self._examples, self._batch_size = examples, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._batch_size) * self._batch_size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        last = len(self._examples) - 1
+        return {**self._examples[min(index, last)], "valid": np.bool_(index <= last)}
+
+    def __repr__(self) -> str:
+        return f"Padded({self._examples}, {self._batch_size})"
+
+
+class Picked(Generic[T]):
+    """The examples at ``places`` alone, in that order."""
+
+    def __init__(self, examples: Source[T], places: Sequence[int] | np.ndarray):
+        self._examples, self._places = examples, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> T:
+        return self._examples[int(self._places[index])]
+
+    def __repr__(self) -> str:
+        return f"Picked({self._examples}, {len(self._places)} places)"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+from etils import epath
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -42,7 +43,7 @@ class Tokenizer:
         Raises ValueError when the file is missing, damaged or not of CLIP's scheme.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = epath.Path(path).read_text(encoding="utf-8")
             core = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"cannot read a tokenizer from {path}: {error}") from error

@@ -100,8 +100,16 @@ class VideoBooth(nn.Module):
 
     def image_words(self, pixel_values: Images) -> Words:
         """Word embeddings (b num_words d) of CLIP-normalised pictures (b H W 3)."""
+        return self.feature_words(self.vision_features(pixel_values))
+
+    def vision_features(self, pixel_values: Images) -> Array:
+        """What the projector takes of pictures (b H W 3): hidden states (b num_words tokens d)."""
         states = self.vision_encoder(pixel_values).hidden_states
-        return self.projector(tuple(states[layer] for layer in self.config.vision_layers))
+        return jnp.stack([states[layer] for layer in self.config.vision_layers], axis=1)
+
+    def feature_words(self, features: Array) -> Words:
+        """Word embeddings (b num_words d) of `vision_features`, also of stored ones."""
+        return self.projector(tuple(features.swapaxes(0, 1)))
 
     def text_states(
         self, ids: Ids, source: Ids | None = None, words: Words | None = None

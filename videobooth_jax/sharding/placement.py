@@ -12,9 +12,9 @@ from videobooth_jax.sharding.rules import spec_of
 
 ROWS = ("data", "fsdp")
 """The mesh axes a batch is split over."""
-CLIPS = ("latents", "video")
+CLIPS = ("latents", "latents_deviation", "video")
 """Batch arrays (batch, frames, ...), split over ``frames`` too."""
-SHARED = ("null_ids", "zero_exemplar")
+SHARED = ("null_ids", "zero_exemplar", "zero_exemplar_deviation")
 """Batch arrays that are the same for every row and have no batch axis: whole on every device."""
 PARAMETER = re.compile(
     r"(?:.*/)?((?:unet|vae|projector|text_encoder|vision_encoder|contrastive_head)/.*)"

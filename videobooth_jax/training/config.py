@@ -44,15 +44,42 @@ class OptimizerConfig:
 class DataConfig:
     """Where examples come from.
 
-    ``source`` "sprites" renders them; "latents" reads ``path``, written by precompute.
+    ``source`` "sprites" renders them; "clips" reads a dataset that ``videobooth prepare`` wrote,
+    "latents" what ``videobooth precompute`` made of one. These lie at ``path``; several, mixed, at
+    ``paths``, in shares that are proportional to ``weights``, by default to their sizes.
+    ``augment`` changes image prompts of pixels ("coarse", "fine": the paper's stages); ``window``
+    is how many source frames the ``num_frames`` of a clip are spread over. ``vision_features``
+    takes the image tower's work from the latents, too. ``worker_count`` processes prepare batches
+    (0: a thread of this one), each keeping ``read_ahead`` ready.
     """
 
-    source: Literal["sprites", "latents"] = "sprites"
+    source: Literal["sprites", "clips", "latents"] = "sprites"
     path: str = ""
+    paths: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     split: str = "train"
+    augment: Literal["none", "coarse", "fine"] = "none"
+    window: int = 64
+    vision_features: bool = False
     batch_size: int = 16
     num_frames: int = 16
     shuffle_seed: int = 0
+    worker_count: int = 0
+    read_ahead: int = 2
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """``path`` or ``paths``, whichever is given.
+
+        Raises:
+            ValueError: both are, or neither is.
+        """
+        if bool(self.path) == bool(self.paths):
+            raise ValueError(
+                f"data.source {self.source!r} reads one folder, data.path, or a mixture of "
+                f"several, data.paths; given are path={self.path!r} and paths={self.paths!r}"
+            )
+        return self.paths or (self.path,)
 
 
 @dataclass(frozen=True)

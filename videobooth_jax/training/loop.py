@@ -59,19 +59,21 @@ def _train(config: TrainConfig, workdir: epath.Path, stopped: Stopped) -> epath.
     config = with_measured_scale(config)
     mesh = make_mesh(config.mesh)
     check_batches(config, mesh)
-    data = open_training_data(config.data, config.model, process_rows(mesh, config.data.batch_size))
+    rows = process_rows(mesh, config.data.batch_size)
+    data = open_training_data(config.data, config.model, rows, config.init_from)
     program = train_program(config, mesh)
-    with contextlib.closing(
-        TrainCheckpoints(
-            workdir / "checkpoints", config.keep_checkpoints, config.keep_best, config.best_mode
-        )
-    ) as checkpoints:
-        state, progress = resume_or_start(program, data, checkpoints)
-        state = run_steps(program, state, data, checkpoints, workdir, stopped, progress)
-    if int(state.step) < config.steps:
-        tell(f"{config.name}: stopped at step {int(state.step)}, saved")
-        return None
-    return write_model(program, state, data, workdir / "model")
+    with contextlib.closing(data):
+        with contextlib.closing(
+            TrainCheckpoints(
+                workdir / "checkpoints", config.keep_checkpoints, config.keep_best, config.best_mode
+            )
+        ) as checkpoints:
+            state, progress = resume_or_start(program, data, checkpoints)
+            state = run_steps(program, state, data, checkpoints, workdir, stopped, progress)
+        if int(state.step) < config.steps:
+            tell(f"{config.name}: stopped at step {int(state.step)}, saved")
+            return None
+        return write_model(program, state, data, workdir / "model")
 
 
 def resume_or_start(

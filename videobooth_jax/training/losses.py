@@ -70,19 +70,24 @@ def draw(
 
 def posterior_noise(model: VideoBooth, batch: Batch, key: Array) -> dict[str, Array]:
     """Noise for drawing from the autoencoder's posterior of everything :func:`encode_pixels`
-    encodes, under the names of the results; empty for batches that carry latents already.
+    encodes, under the names of the results; empty for batches that carry latents without their
+    deviation.
     """
-    if "latents" in batch:
+    if "latents" in batch and "latents_deviation" not in batch:
         return {}
     config = model.config.vae
 
-    def shape(*pictures: int) -> tuple[int, ...]:
+    if "latents" in batch:
+        rows, frames, height, width, _ = batch["latents"].shape
+    else:
+        rows, frames = batch["video"].shape[:2]
         height, width = (side // config.downsampling for side in batch["video"].shape[2:4])
+
+    def shape(*pictures: int) -> tuple[int, ...]:
         return (*pictures, height, width, config.latent_channels)
 
-    rows, frames = batch["video"].shape[:2]
     shapes = {"latents": shape(rows, frames)}
-    if "vae_image" in batch:
+    if "vae_image" in batch or "exemplar_latents" in batch:
         shapes |= {"exemplar_latents": shape(rows, 1), "zero_exemplar": shape(1, frames)}
     keys = jax.random.split(key, 3)
     return {
@@ -98,10 +103,14 @@ def encode_pixels(
 
     The published trainers *sample* the posterior everywhere (quirk 10), which ``noise`` of
     :func:`posterior_noise` does; without it the mean is taken. Batches that carry latents already
-    pass through.
+    are sampled with the deviations that lie beside them.
     """
     if "latents" in batch:
-        return batch
+        drawn = {
+            name: batch[name] + batch[f"{name}_deviation"] * values
+            for name, values in (noise or {}).items()
+        }
+        return batch | drawn
 
     def encode(images: Array, name: str) -> Array:
         mean, logvar = bound(model, params)(images, method="encode")
@@ -139,7 +148,10 @@ def condition(model: VideoBooth, params: Params, batch: Batch, use_words: bool) 
     if not use_words:
         states = apply(batch["ids"], method="text_states")
         return Conditioning(None, states, null_states)
-    words = apply(batch["clip_image"], method="image_words")
+    if "vision_features" in batch:
+        words = apply(batch["vision_features"], method="feature_words")
+    else:
+        words = apply(batch["clip_image"], method="image_words")
     source = word_sources(batch["ids"], batch["placeholder"], words.shape[1])
     states = apply(batch["ids"], source, words, method="text_states")
     return Conditioning(words, states, null_states)
@@ -192,8 +204,8 @@ def diffusion_loss(
     """Mean squared error of the prediction plus ``embedding_l1_weight`` * mean|image words|.
 
     Needs in ``batch``: ``latents`` (batch frames height width channels, scaled), ``ids``,
-    ``null_ids``; with words ``clip_image`` and ``placeholder``; with an exemplar
-    ``exemplar_latents`` (batch 1 height width channels) and, when dropped rows get zeros,
+    ``null_ids``; with words ``placeholder`` and ``clip_image`` or ``vision_features``; with an
+    exemplar ``exemplar_latents`` (batch 1 height width channels) and, when dropped rows get zeros,
     ``zero_exemplar``. Returns the loss and its terms.
     """
     told = condition(model, params, batch, objective.words)

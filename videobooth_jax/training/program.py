@@ -88,20 +88,26 @@ def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
     model, size = config.model, config.data.batch_size
     side, (_, height, width, channels) = model.vision_encoder.image_size, model.latent_shape(1)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "clip_image": ((size, side, side, 3), jnp.float32),
         "ids": ((size, model.text_encoder.max_position_embeddings), jnp.int32),
         "null_ids": ((1, model.text_encoder.max_position_embeddings), jnp.int32),
         "placeholder": ((size, BatchConfig.subject_length), jnp.int32),
     }
     if config.data.source == "latents":
         picture = (height, width, channels)
-        shapes["latents"] = ((size, config.data.num_frames, *picture), jnp.float32)
-        shapes["exemplar_latents"] = ((size, 1, *picture), jnp.float32)
-        shapes["zero_exemplar"] = ((1, 1, *picture), jnp.float32)
+        for name in ("", "_deviation"):
+            shapes["latents" + name] = ((size, config.data.num_frames, *picture), jnp.float32)
+            shapes["exemplar_latents" + name] = ((size, 1, *picture), jnp.float32)
+            shapes["zero_exemplar" + name] = ((1, 1, *picture), jnp.float32)
     else:
         picture = (model.height, model.width, 3)
         shapes["video"] = ((size, config.data.num_frames, *picture), jnp.float32)
         shapes["vae_image"] = ((size, *picture), jnp.float32)
+    if config.data.source == "latents" and config.data.vision_features:
+        vision, layers = model.vision_encoder, len(model.vision_layers)
+        features = (size, layers, vision.num_tokens, vision.hidden_size)
+        shapes["vision_features"] = (features, jnp.float16)
+    else:
+        shapes["clip_image"] = ((size, side, side, 3), jnp.float32)
     structs = {name: jax.ShapeDtypeStruct(*given) for name, given in shapes.items()}
     return _placed(structs, batch_shardings(mesh, structs))
 

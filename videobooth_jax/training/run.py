@@ -1,6 +1,7 @@
 """From a state to the last step: stepping, reporting, sampling and saving on the way."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from functools import partial
 
@@ -151,7 +152,9 @@ class _Loop:
             if not is_primary():
                 return
             if self._examples is None:
-                self._examples = next(open_training_data(self._config.data, self._config.model))
+                here = dataclasses.replace(self._config.data, worker_count=0)
+                start = self._config.init_from
+                self._examples = next(open_training_data(here, self._config.model, None, start))
             picture = sample_grid(self._config, params, self._examples, self._stopped)
             if picture is not None:
                 self._reporter.image("samples", picture, step)

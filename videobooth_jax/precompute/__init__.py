@@ -1,0 +1,1 @@
+"""Frozen features written once, as a dataset of their own."""

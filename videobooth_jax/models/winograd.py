@@ -22,7 +22,7 @@ from videobooth_jax.typing import Array
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 MIN_CHANNELS, MIN_TILES = 128, 1024
 """Below, making tiles costs more than the multiplications saved (measured on two cores)."""
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "window_strides": (1, 1),
     "padding": ((1, 1), (1, 1)),
     "dimension_numbers": lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)),

@@ -143,6 +143,7 @@ def as_stored(model, params, batch):
     return out | {"vision_features": features}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample_posterior", [True, False])
 def test_the_loss_of_stored_features_is_that_of_pixels(start, asked, sample_posterior):
     config, data = pixel_batch(start, asked, 4)

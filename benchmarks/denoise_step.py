@@ -2,6 +2,7 @@
 
     python benchmarks/denoise_step.py --mode single --count-only   # counts only, needs no memory
     python benchmarks/denoise_step.py --mode single                # and seconds and peak memory
+    JAX_PLATFORMS=cpu python benchmarks/denoise_step.py --profile  # and where the seconds go
 
 One video of 16 frames at 256 x 256 (latents 32 x 32), 77 text positions, watermark tail and
 guidance on. Modes: ``replicated``, the published way, one noised copy of the exemplar per frame;
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from measuring import counts, fill, timed
+from profiling import seconds_by_part
 
 from videobooth_jax.costs import count_costs
 from videobooth_jax.models.sizes import SIZES
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=3, help="timed steps after one to warm up")
     parser.add_argument("--count-only", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="one step more: where seconds go")
     args = parser.parse_args()
     config, plan = full_size(args.mode, args.size, args.dtype)
     specs = step_inputs(config, plan, args.mode)
@@ -84,7 +87,13 @@ def main() -> None:
         compiled = step.lower(*specs).compile()
         report["compile_seconds"] = round(time.perf_counter() - started, 1)
         inputs = fill(specs)
-        report |= timed(lambda: jax.block_until_ready(compiled(*inputs)), args.repeats)
+
+        def run() -> None:
+            jax.block_until_ready(compiled(*inputs))
+
+        report |= timed(run, args.repeats)
+        if args.profile:
+            report["seconds_by_part"] = seconds_by_part(run, compiled.as_text())
     print(json.dumps(report, indent=1))
 
 

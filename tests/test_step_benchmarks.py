@@ -31,11 +31,16 @@ def test_full_size_counts(mode, most):
 
 @pytest.mark.slow
 def test_a_timed_run_of_the_small_size():
-    report = run("denoise_step.py", "--size", "sprites", "--mode", "reused", "--repeats", "2")
+    report = run(
+        "denoise_step.py", "--size", "sprites", "--mode", "reused", "--repeats", "2", "--profile"
+    )
     assert len(report["seconds_of_each"]) == 2
     assert report["seconds"] > 0
     assert 0.1 < report["peak_memory_gib"] < 8
     assert report["tflop"] > 0
+    parts = report["seconds_by_part"]
+    assert parts["convolutions"] > parts["norms"] > 0
+    assert sum(parts.values()) < 2 * report["seconds"]
 
 
 @pytest.mark.slow

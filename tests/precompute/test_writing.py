@@ -240,6 +240,9 @@ def test_sprites_can_be_stored_too(start, tmp_path):
     [
         ({"shard_size": 5}, "do not hold whole batches"),
         ({"variants": 0}, "variants must be at least 1"),
+        ({"count": 0}, "count must be at least 1"),
+        ({"count": -3}, "count must be at least 1"),
+        ({"worker_count": -1}, "worker_count must be at least 0"),
         ({"augment": "most"}, "choose one of none, coarse, fine"),
     ],
 )

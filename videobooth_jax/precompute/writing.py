@@ -75,9 +75,10 @@ class PrecomputeConfig:
 
     def __post_init__(self):
         """Raise ValueError for what cannot be made."""
-        for name in ("num_frames", "variants", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        least = {"num_frames": 1, "variants": 1, "batch_size": 1, "shard_size": 1, "count": 1}
+        for name, value in (least | {"worker_count": 0}).items():
+            if (given := getattr(self, name)) is not None and given < value:
+                raise ValueError(f"{name} must be at least {value}, not {given}")
         if self.shard_size % self.batch_size:
             raise ValueError(
                 f"shards of {self.shard_size} examples do not hold whole batches of "

@@ -3,6 +3,7 @@ them where they fit."""
 
 import dataclasses
 import json
+import os
 import shutil
 
 import jax
@@ -197,6 +198,22 @@ def test_a_stopped_run_goes_on_and_parts_make_the_same_folder(written, start, as
     shutil.rmtree(out / shard_name(0, 3))
     assert precompute(start, out, dataclasses.replace(asked, batch_size=4)) == 0
     assert first.stat().st_mtime_ns == before
+    assert not list(out.glob(".*"))
+
+
+def test_of_two_runs_at_one_part_the_first_ends_and_nothing_is_mixed(
+    written, start, asked, tmp_path, monkeypatch
+):
+    out = tmp_path / "latents"
+
+    def second_run(descriptor: int):
+        monkeypatch.undo()
+        assert precompute(start, out, asked) == 0
+
+    monkeypatch.setattr(os, "fsync", second_run)
+    with pytest.raises(FileExistsError, match="another run is making"):
+        precompute(start, out, asked)
+    assert_same(rows(out), rows(written))
     assert not list(out.glob(".*"))
 
 

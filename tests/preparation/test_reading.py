@@ -174,7 +174,7 @@ def test_paths_stay_in_their_folder(tmp_path: Path):
         with pytest.raises(SetAside) as found:
             inside(root, name)
         assert found.value.reason == "outside_folder"
-    for name in ("gone.mp4", "loop.mp4", "."):
+    for name in ("gone.mp4", "loop.mp4", ".", "x" * 300):
         with pytest.raises(SetAside) as found:
             existing(root, name)
         assert found.value.reason == "missing_file"

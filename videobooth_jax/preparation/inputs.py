@@ -120,7 +120,11 @@ def inside(root: str | Path, name: str) -> Path:
 def existing(root: str | Path, name: str) -> Path:
     """As `inside`, of a plain file that is there."""
     path = inside(root, name)
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name too long, say
+        raise SetAside("missing_file", f"{name} cannot be followed: {error.strerror}") from error
+    if not there:
         raise SetAside("missing_file", f"there is no file {name}")
     return path
 

@@ -59,18 +59,19 @@ def _generate(args: argparse.Namespace) -> None:
     from videobooth_jax.outputs import check_output
     from videobooth_jax.pipeline import VideoBoothPipeline
     from videobooth_jax.segmentation.command import segment_photo
-    from videobooth_jax.segmentation.drawing import cutout
 
     started = time.monotonic()
     check_output(args.out, args.count, args.overwrite)
     # Before the model is read: mistakes cost nothing.
-    image = cutout(segment_photo(args.image, **_hints(args)))
+    image = segment_photo(args.image, **_hints(args)).square()
     enable_compilation_cache()
     pipeline = VideoBoothPipeline.from_pretrained(args.model)
     output = pipeline(
         args.prompt,
         image,
         args.subject,
+        segment="none",
+        box=(0, 0, *image.shape[:2]),  # all of the square, white margins too
         seed=args.seed,
         count=args.count,
         progress=True,

@@ -12,9 +12,10 @@ TINT, STRENGTH = (255, 0, 160), 0.45
 def cutout(found: Segmentation) -> Image.Image:
     """The subject alone, cropped to its box: RGBA, clear where it is not.
 
-    Read as a picture again it gives the same image prompt: cropped to what is not clear. So where
-    nothing would be clear, a clear rim of 1 px tells that it is a cut-out; a clear rim also makes
-    narrow ones as wide as the pictures that are read.
+    Read as a picture again it gives the same image prompt, cropped to what is not clear; a closer
+    one only where a box was given that is larger than the mask. Where nothing would be clear, a
+    clear rim of 1 px tells that it is a cut-out; a clear rim also makes narrow ones as wide as the
+    pictures that are read.
     """
     left, top, right, bottom = found.box
     alpha = np.where(found.mask, 255, 0).astype(np.uint8)

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_model import TOKENIZER_FILE, picture, random_params, tiny_config
 
-from videobooth_jax import cli
+from videobooth_jax import cli, pipeline
 from videobooth_jax.checkpointing import save_model
 from videobooth_jax.config_files import read_config
 from videobooth_jax.precompute.writing import PrecomputeConfig
+from videobooth_jax.segmentation import segment
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -105,6 +107,23 @@ def test_mistakes_are_one_line_and_leave_nothing(generate, tmp_path, capsys, nam
     assert message in said.err
     assert said.err.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_photo_gives_the_prompt_that_its_hints_say(generate, tmp_path, monkeypatch):
+    asked = {}
+
+    class Pipeline:
+        def __call__(self, prompt, image, subject, *, segment, box, **_):
+            asked.update(picture=image, method=segment, box=box)
+            raise ValueError("enough")
+
+    monkeypatch.setattr(pipeline.VideoBoothPipeline, "from_pretrained", lambda model: Pipeline())
+    mask = np.zeros(picture().shape[:2], np.uint8)
+    mask[5:12, 6:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert generate(mask=tmp_path / "mask.png", box="2,2,22,23") == 2
+    wanted = segment(picture(), mask=tmp_path / "mask.png", box=(2, 2, 22, 23)).square()
+    assert np.array_equal(segment(**asked).square(), wanted)
 
 
 def test_debugging_shows_where(generate, monkeypatch):

@@ -59,19 +59,19 @@ def _generate(args: argparse.Namespace) -> None:
     from videobooth_jax.outputs import check_output
     from videobooth_jax.pipeline import VideoBoothPipeline
     from videobooth_jax.segmentation.command import segment_photo
-    from videobooth_jax.segmentation.drawing import cutout
 
     started = time.monotonic()
     check_output(args.out, args.count, args.overwrite)
-    image = cutout(
-        segment_photo(args.image, **_hints(args))
-    )  # before the model is read: mistakes cost nothing
+    # Before the model is read: mistakes cost nothing.
+    image = segment_photo(args.image, **_hints(args)).square()
     enable_compilation_cache()
     pipeline = VideoBoothPipeline.from_pretrained(args.model)
     output = pipeline(
         args.prompt,
         image,
         args.subject,
+        segment="none",
+        box=(0, 0, *image.shape[:2]),  # all of the square, white margins too
         seed=args.seed,
         count=args.count,
         progress=True,
@@ -270,11 +270,12 @@ def _add_segment(command: argparse.ArgumentParser) -> None:
 def _add_subject(command: argparse.ArgumentParser) -> None:
     for name, (metavar, text) in _HINTS.items():
         form: dict[str, Any] = {"required": True} if name == "subject" else {}
-        form |= {"type": _numbers} if name in ("box", "point") else {}
+        form |= {"type": numbers} if name in ("box", "point") else {}
         command.add_argument(f"--{name}", metavar=metavar, help=text, **form)
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """Of "1,2.5": [1, 2.5]; argparse shows the name of this function to people."""
     return [float(number) for number in text.split(",")]
 
 

@@ -108,3 +108,11 @@ def test_a_subject_beyond_the_last_token_is_told_and_used(records, tmp_path, cap
     assert [one["prompt"] for one in examples_of_it] == [long, long]
     assert len(caplog.records) == 1
     assert "its picture may lend no words: the subject 'panda' is cut off" in caplog.text
+
+
+def test_too_many_frames_are_told_with_the_reason(folder):
+    with pytest.raises(ValueError, match="8 frames cannot be spread over a window of 7"):
+        ClipView(num_frames=8, height=8, width=8, span=7)
+    long = ClipView(num_frames=500, height=8, width=8, span=500)
+    with pytest.raises(ValueError, match=r"none of the 5 clips.*: 500 frames cannot be taken"):
+        seeded(examples(folder, long), 0)

@@ -90,7 +90,12 @@ def test_missing_shards_are_counted(folder):
 
 @pytest.mark.parametrize(
     "told",
-    ["{", "{}", json.dumps({"splits": [{"name": "../../x", "shardLengths": ["1"]}]})],
+    [
+        "{",
+        "{}",
+        json.dumps({"splits": [{"name": "../../x", "shardLengths": ["1"]}]}),
+        '{"splits": [{"name": "train", "shardLengths": [1e999]}]}',
+    ],
 )
 def test_damaged_or_sly_descriptions_are_refused(folder, told):
     (folder / DATASET / VERSION / "dataset_info.json").write_text(told)

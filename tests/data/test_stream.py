@@ -123,7 +123,18 @@ def test_a_finite_mixture_by_size_is_every_example_once():
     assert sorted(seen) == [0, 1, 2, *range(10, 19)]
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [2.0, -1.0], [1.0, 1.0, 1.0]])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1.0],
+        [1.0, 0.0],
+        [2.0, -1.0],
+        [1.0, 1.0, 1.0],
+        [1.0, float("nan")],
+        [float("inf"), 1.0],
+        ["3", 1.0],
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(weights):
     config = StreamConfig(2)
     with pytest.raises(ValueError, match="give one for each, above 0"):

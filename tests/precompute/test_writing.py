@@ -3,6 +3,7 @@ them where they fit."""
 
 import dataclasses
 import json
+import os
 import shutil
 
 import jax
@@ -200,6 +201,22 @@ def test_a_stopped_run_goes_on_and_parts_make_the_same_folder(written, start, as
     assert not list(out.glob(".*"))
 
 
+def test_of_two_runs_at_one_part_the_first_ends_and_nothing_is_mixed(
+    written, start, asked, tmp_path, monkeypatch
+):
+    out = tmp_path / "latents"
+
+    def second_run(descriptor: int):
+        monkeypatch.undo()
+        assert precompute(start, out, asked) == 0
+
+    monkeypatch.setattr(os, "fsync", second_run)
+    with pytest.raises(FileExistsError, match="another run is making"):
+        precompute(start, out, asked)
+    assert_same(rows(out), rows(written))
+    assert not list(out.glob(".*"))
+
+
 def test_a_finished_folder_is_left_as_it_is(written, start, asked):
     before = (written / MANIFEST).read_text()
     assert precompute(start, written, asked) == 0
@@ -240,6 +257,9 @@ def test_sprites_can_be_stored_too(start, tmp_path):
     [
         ({"shard_size": 5}, "do not hold whole batches"),
         ({"variants": 0}, "variants must be at least 1"),
+        ({"count": 0}, "count must be at least 1"),
+        ({"count": -3}, "count must be at least 1"),
+        ({"worker_count": -1}, "worker_count must be at least 0"),
         ({"augment": "most"}, "choose one of none, coarse, fine"),
     ],
 )

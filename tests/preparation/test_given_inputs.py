@@ -174,7 +174,7 @@ def test_paths_stay_in_their_folder(tmp_path: Path):
         with pytest.raises(SetAside) as found:
             inside(root, name)
         assert found.value.reason == "outside_folder"
-    for name in ("gone.mp4", "loop.mp4", "."):
+    for name in ("gone.mp4", "loop.mp4", ".", "x" * 300):
         with pytest.raises(SetAside) as found:
             existing(root, name)
         assert found.value.reason == "missing_file"
@@ -212,3 +212,46 @@ def test_a_fingerprint_follows_the_files_but_not_their_folder(tmp_path: Path):
     before = fingerprint(given[0])
     table(tmp_path / "here" / "a.mp4", "other")
     assert fingerprint(given[0]) != before
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('"mask_frame": 1e999', "bad_row"),
+        ('"mask_frame": 1' + "0" * 400, "bad_row"),
+        ('"box": [1' + "0" * 400 + ", 2, 3, 4]", "bad_box"),
+        ('"video": "."', "bad_id"),
+        ('"video": "/"', "bad_id"),
+        (r'"subject": ["\ud800", "cat"]', "bad_row"),
+        (r'"lens": {"name": ["\ud800"]}', "bad_row"),
+        (r'"\ud800": 1', "bad_row"),
+    ],
+)
+def test_no_row_ends_a_run(tmp_path: Path, said: str, reason: str):
+    fine, odd = '{"video": "a.mp4", "caption": "a cat"', '{"video": "b.mp4", "caption": "a cat"'
+    path = table(tmp_path / "clips.jsonl", f"{fine}}}\n{odd}, {said}}}\n")
+    assert reasons(read_inputs(path)) == ["", reason]
+
+
+def test_no_name_in_a_folder_ends_a_run_or_is_passed_over(tmp_path: Path):
+    root = tmp_path / "videos"
+    (root / "inner").mkdir(parents=True)
+    (tmp_path / "outer").mkdir()
+    for folder in (root, root / "inner", tmp_path / "outer"):
+        table(folder / "a.mp4", "")
+        table(folder / "a.json", '{"caption": "a cat", "mask": ""}')
+    table(root / os.fsdecode(b"\xff.mp4"), "")
+    (root / "loop.mp4").symlink_to("loop.mp4")
+    (root / "outer").symlink_to(tmp_path / "outer")
+    (root / "again").symlink_to(root / "inner")
+    found = {given.place: given for given in read_inputs(root)}
+    assert {place: given.refused and given.refused[0] for place, given in found.items()} == {
+        "a.mp4": None,
+        "inner/a.mp4": None,
+        "loop.mp4": "missing_file",
+        "outer": "outside_folder",
+        "\\udcff.mp4": "outside_folder",
+    }
+    assert found["inner/a.mp4"].mask == ""
+    assert str(tmp_path) not in found["loop.mp4"].refused[1]
+    str([given.place for given in found.values()]).encode()

@@ -295,3 +295,7 @@ def test_whatever_happens_is_an_outcome(square: Path):
 
     outcome = make(square, tools=Broken(), mask="", box=BOX)
     assert (outcome.reason, outcome.why) == ("error", "MemoryError: too much")
+
+
+def test_what_cannot_be_stored_is_an_outcome(square: Path):
+    assert make(square, source="\ud800").reason == "error"

@@ -17,6 +17,7 @@ from videobooth_jax.preparation.config import PrepareConfig
 from videobooth_jax.preparation.inputs import ClipInput
 from videobooth_jax.preparation.prepare import dataset_folder, prepare, split_of
 from videobooth_jax.preparation.reading import read_inputs
+from videobooth_jax.preparation.work_folder import claimed, write_whole
 from videobooth_jax.preparation.workers import Failed
 
 CONFIG = PrepareConfig(clips_per_shard=2)
@@ -241,3 +242,22 @@ def command(videos: Path, out: Path, *options: str) -> str:
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
     return run.stdout
+
+
+def test_two_runs_do_not_share_a_folder(in_process, inputs, tmp_path: Path):
+    with claimed(tmp_path), pytest.raises(ValueError, match="another run is at work"):
+        prepare(inputs, tmp_path, CONFIG)
+    assert list(tmp_path.iterdir()) == []
+    made = prepare(inputs, tmp_path, CONFIG)
+    assert not made.already
+    assert prepare(inputs, tmp_path, CONFIG).already
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch):
+    def full(descriptor: int):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "clip", b"bytes")
+    assert list(tmp_path.iterdir()) == []

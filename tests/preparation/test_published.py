@@ -77,3 +77,13 @@ def test_wrong_folders_are_errors_before_any_work(layout, tmp_path: Path):
     (masks / "left.csv").write_text("id,name\n")
     with pytest.raises(ValueError, match="no column videoid and no column page_dir"):
         read_published(masks, videos)
+
+
+def test_text_that_is_no_utf_8_is_set_aside(layout):
+    masks, videos = layout
+    rows = b"videoid,page_dir,name\n1000,000000_000000,a caf\xe9\n1001,000000_000000,a medal\n"
+    (masks / "left.csv").write_bytes(rows)
+    entry = {"value": 1, "label": "medal", "logit": "\ud800", "box": [1, 2, 30, 40]}
+    (masks / "left" / "1001" / "mask.json").write_text(json.dumps([entry]))
+    found = [given for given in read_published(masks, videos) if given.place.startswith("left")]
+    assert [given.refused[0] for given in found] == ["bad_row", "bad_row"]

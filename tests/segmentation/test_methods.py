@@ -120,3 +120,19 @@ def test_every_picture_that_can_be_read_can_be_segmented(photo, tmp_path):
     found = segment(str(tmp_path / "p.jpg"), box=photo.box)
     assert found.picture.shape == photo.picture.shape
     assert set(METHODS) == {"auto", "mask", "alpha", "box", "none"}
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 60), (60, 3), (7, 60)])
+def test_a_narrow_subject_is_cut_out_as_a_picture_that_can_be_read(photo, height, width, tmp_path):
+    mask = np.zeros((128, 128), bool)
+    mask[20 : 20 + height, 30 : 30 + width] = True
+    mask[20, 30] = False
+    found = segment(photo.picture, mask=mask)
+    cutout(found).save(tmp_path / "cut.png")
+    assert np.array_equal(segment(tmp_path / "cut.png").square(), found.square())
+
+
+def test_a_subject_whose_square_would_fill_the_memory_is_refused():
+    strip = segment(np.zeros((8, 10_001, 3), np.uint8), "none")
+    with pytest.raises(ValueError, match="10001x8 px, and a square around it at most 10000x10000"):
+        strip.square()

@@ -53,6 +53,12 @@ def test_a_box_becomes_a_cut_out_and_a_picture_to_judge_it_by(run, panda, tmp_pa
     assert (tmp_path / "cat.png").read_bytes() == before
 
 
+def test_a_box_of_words_is_told(run):
+    done = run("--box=1,2,3,x", "--out=cat.png")
+    assert done.returncode == 2
+    assert "argument --box: invalid numbers value: '1,2,3,x'" in done.stderr
+
+
 def test_a_plain_photo_warns(run):
     done = run("--out=cat.png")
     assert done.returncode == 0

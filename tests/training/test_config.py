@@ -63,3 +63,13 @@ def test_value_outside_the_choices_is_named():
     config.task = "juggling"
     with pytest.raises(ValueError, match="juggling"):
         from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("num_frames", 0), ("window", 0), ("worker_count", -1), ("read_ahead", 0)],
+)
+def test_numbers_that_cannot_be_meant_are_refused(name, value):
+    path = CONFIGS[0].with_name("clips_coarse.py")
+    with pytest.raises(ValueError, match=f"data.{name} must be at least"):
+        from_config_dict(read_config(str(path), [f"--config.data.{name}={value}"]))

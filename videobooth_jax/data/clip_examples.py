@@ -34,6 +34,14 @@ class ClipView:
     span: int = 64
     augment: PromptAugment = AUGMENTS["none"]
 
+    def __post_init__(self):
+        """Raise ValueError for a span of fewer frames than are to be taken from it."""
+        if self.span < self.num_frames:
+            raise ValueError(
+                f"{self.num_frames} frames cannot be spread over a window of {self.span}: make "
+                "window as large as the number of frames, or larger"
+            )
+
 
 class ClipExamples:
     """A function from a clip's index and a generator to an example.
@@ -59,17 +67,18 @@ class ClipExamples:
             ValueError: all clips are bad.
         """
         seed = int(rng.integers(2**63))
-        count = len(self._source)
+        count, first = len(self._source), ""
         for place in ((index + further) % count for further in range(count)):
             try:
                 record = self._source[place]
                 example = self._example(record, np.random.default_rng(seed))
             except (ValueError, OSError, Image.DecompressionBombError) as error:
+                first = first or str(error)
                 self._tell(place, f"is left out, the next one is shown: {error}")
                 continue
             self._check_words(place, record)
             return example
-        raise ValueError(f"none of the {count} clips of {self._source} can be read")
+        raise ValueError(f"none of the {count} clips of {self._source} can be used: {first}")
 
     def _example(self, record: ClipRecord, rng: np.random.Generator) -> dict[str, Any]:
         view = self._view

@@ -110,7 +110,7 @@ def _pieces(folder: Path, split: str) -> list[Any]:
     try:
         told = json.loads((folder / INFO).read_text(encoding="utf-8"))["splits"]
         known = [info(one["name"], [int(n) for n in one["shardLengths"]]) for one in told]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{folder / INFO} cannot be read: {error!r}; prepare it again") from error
     try:
         pieces = splits.SplitDict(known)[split].file_instructions

@@ -24,6 +24,9 @@ from videobooth_jax.data.pictures import (
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
+MAX_SIDE = 10_000
+"""Of a subject's square, px: it takes 300 MB."""
+
 Box = Sequence[float]
 
 
@@ -56,7 +59,15 @@ def cut_out(picture: Picture, mask: Picture | None = None, box: Box | None = Non
 
 
 def checked_cutout(pixels: np.ndarray, shown: np.ndarray, box: Box) -> np.ndarray:
-    """`square_cutout`, refused with a ValueError when hardly anything is left in it."""
+    """`square_cutout`, refused with a ValueError when hardly anything is left in it, or when its
+    side would be longer than `MAX_SIDE`.
+    """
+    left, top, right, bottom = (int(corner) for corner in box)
+    if max(right - left, bottom - top) > MAX_SIDE:
+        raise ValueError(
+            f"the subject takes {right - left}x{bottom - top} px, and a square around it at most "
+            f"{MAX_SIDE}x{MAX_SIDE}: scale the picture down, or give a smaller box"
+        )
     square = square_cutout(pixels, shown, box)
     if len(square) < MIN_SIDE or (square == 255).all():
         raise ValueError(

@@ -59,12 +59,16 @@ def mixed(parts: Sequence[grain.MapDataset[Any]], weights: Sequence[float]) -> g
     Raises:
         ValueError: not one positive weight for each.
     """
-    if len(parts) != len(weights) or any(weight <= 0 for weight in weights):
+    if len(parts) != len(weights) or not all(_is_weight(weight) for weight in weights):
         raise ValueError(
             f"{len(parts)} datasets are mixed by weights {list(weights)}: give one for each, above "
             "0, or none"
         )
     return grain.MapDataset.mix(parts, weights) if len(parts) > 1 else parts[0]
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def batched(

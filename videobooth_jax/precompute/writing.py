@@ -75,9 +75,10 @@ class PrecomputeConfig:
 
     def __post_init__(self):
         """Raise ValueError for what cannot be made."""
-        for name in ("num_frames", "variants", "batch_size", "shard_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        least = {"num_frames": 1, "variants": 1, "batch_size": 1, "shard_size": 1, "count": 1}
+        for name, value in (least | {"worker_count": 0}).items():
+            if (given := getattr(self, name)) is not None and given < value:
+                raise ValueError(f"{name} must be at least {value}, not {given}")
         if self.shard_size % self.batch_size:
             raise ValueError(
                 f"shards of {self.shard_size} examples do not hold whole batches of "
@@ -263,9 +264,19 @@ def _write_shard(
     encode: Callable[[Batch], Batch],
     progress: tqdm,
 ) -> None:
-    """The next ``count`` examples of a stream as one folder of arrays, whole or not at all."""
-    draft = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
+    """The next ``count`` examples of a stream as one folder of arrays, whole or not at all.
+
+    A draft that a run has left is removed. If that run is still at work, it ends with an error:
+    each has a draft of its own name.
+
+    Raises FileExistsError in that run.
+    """
+    for left in folder.parent.glob(f".{folder.name}*.partial"):
+        gone = left.with_suffix(".gone")
+        with contextlib.suppress(OSError):
+            left.replace(gone)  # at once, so that nobody moves half of it to its place
+        shutil.rmtree(gone, ignore_errors=True)
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     draft.mkdir()
     files: dict[str, BinaryIO] = {}
     done = 0
@@ -283,7 +294,12 @@ def _write_shard(
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    draft.replace(folder)
+    try:
+        draft.replace(folder)
+    except OSError as error:
+        raise FileExistsError(
+            f"another run is making {folder}, too: let one of them go on, or give each a --part"
+        ) from error
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:

@@ -26,7 +26,7 @@ from videobooth_jax.preparation.prepare import (
     read_counts,
     write_shards,
 )
-from videobooth_jax.preparation.work_folder import Plan, WorkFolder, write_whole
+from videobooth_jax.preparation.work_folder import Plan, WorkFolder, claimed, write_whole
 
 BATCH = (8, 256)
 """Clips that one worker process is started for, at least and at most."""
@@ -46,13 +46,14 @@ def prepare_with_beam(
     except ImportError as error:
         raise ImportError("--beam needs Apache Beam: pip install 'videobooth_jax[beam]'") from error
     plan, folder, work = Plan.of(inputs, config), dataset_folder(out), WorkFolder(Path(out) / WORK)
-    if finished(folder, plan):
-        return Prepared(folder, read_counts(folder), already=True)
-    clip_features()
-    work.begin(plan)
-    lines = (f"{n} {to_json(inputs[n])}" for n in work.missing(range(len(inputs))))
-    _run(flags, work.path, "clips", lines, functools.partial(_clips, work.path, config))
-    return assemble(inputs, work, folder, plan, config, functools.partial(_write, flags))
+    with claimed(Path(out)):
+        if finished(folder, plan):
+            return Prepared(folder, read_counts(folder), already=True)
+        clip_features()
+        work.begin(plan)
+        lines = (f"{n} {to_json(inputs[n])}" for n in work.missing(range(len(inputs))))
+        _run(flags, work.path, "clips", lines, functools.partial(_clips, work.path, config))
+        return assemble(inputs, work, folder, plan, config, functools.partial(_write, flags))
 
 
 def _write(flags: Sequence[str], path: Path, shards: Sequence[Shard]) -> None:

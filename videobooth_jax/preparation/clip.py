@@ -49,12 +49,12 @@ def prepare_clip(given: ClipInput, config: PrepareConfig, tools: Finders) -> Out
     try:
         if given.refused:
             raise SetAside(*given.refused)
-        record = _prepare(given, config, tools, facts)
+        record = encode_record(_prepare(given, config, tools, facts))
     except SetAside as finding:
         return Outcome(finding.reason, finding.why, facts)
     except Exception as error:  # whatever a library does with a file nobody foresaw
         return Outcome("error", f"{type(error).__name__}: {error}", facts)
-    return Outcome(facts=facts, record=encode_record(record))
+    return Outcome(facts=facts, record=record)
 
 
 def _prepare(

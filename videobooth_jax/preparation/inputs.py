@@ -110,7 +110,8 @@ def inside(root: str | Path, name: str) -> Path:
     try:
         whole = Path(root, name).resolve()
     except (OSError, RuntimeError) as error:
-        raise SetAside("missing_file", f"{name} cannot be followed: {error}") from error
+        why = getattr(error, "strerror", None) or "its links go round in a circle"
+        raise SetAside("missing_file", f"{name} cannot be followed: {why}") from error
     if not whole.is_relative_to(Path(root).resolve()):
         raise SetAside("outside_folder", f"{name} is a link out of its folder")
     return whole
@@ -119,7 +120,11 @@ def inside(root: str | Path, name: str) -> Path:
 def existing(root: str | Path, name: str) -> Path:
     """As `inside`, of a plain file that is there."""
     path = inside(root, name)
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name too long, say
+        raise SetAside("missing_file", f"{name} cannot be followed: {error.strerror}") from error
+    if not there:
         raise SetAside("missing_file", f"there is no file {name}")
     return path
 
@@ -143,17 +148,21 @@ def plain_id(name: str) -> str:
 
 
 def id_of_path(name: str) -> str:
-    """An id for a video that has none: its path without the suffix, folders parted by ``__``."""
-    return str(PurePosixPath(name).with_suffix("")).replace("/", "__") if name else name
+    """An id for a video that has none: its path without the suffix, folders parted by ``__``.
+
+    Of what is no path of a file, such as ``.``, the text as it is.
+    """
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")).replace("/", "__") if path.name else name
 
 
 def from_row(row: Mapping[str, Any], place: str, root: Path) -> ClipInput:
     """An input of what a table's row or a side file says; refused where that makes no sense."""
     row = {ALIASES.get(name, name): value for name, value in row.items() if value not in (None, "")}
+    place = _printable(place)
     name = str(row.get("id") or id_of_path(str(row.get("video", ""))) or place)
     try:
-        for value in row.values():
-            _check_text(value)
+        check_text(row)
         if missing := [column for column in NEEDED if column not in row]:
             reason = "no_caption" if missing == ["caption"] else "bad_row"
             raise SetAside(reason, f"no {' and no '.join(missing)} is given")
@@ -178,7 +187,9 @@ def from_row(row: Mapping[str, Any], place: str, root: Path) -> ClipInput:
 
 def refuse(place: str, name: str, finding: SetAside) -> ClipInput:
     """An input that is set aside before any work."""
-    return ClipInput(place, _printable(name), refused=(finding.reason, _printable(finding.why)))
+    return ClipInput(
+        _printable(place), _printable(name), refused=(finding.reason, _printable(finding.why))
+    )
 
 
 def without_duplicates(inputs: Iterable[ClipInput]) -> list[ClipInput]:
@@ -236,11 +247,25 @@ def read_box(value: Any) -> tuple[float, ...]:
     parts = re.split(r"[\s,;]+", value.strip("[]() \t")) if isinstance(value, str) else value
     try:
         box = tuple(float(part) for part in parts)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         box = ()
     if len(box) != 4 or not all(abs(corner) < 1e6 for corner in box):
         raise SetAside("bad_box", f"a box is four numbers x1, y1, x2, y2 in px, not {value!r}")
     return box
+
+
+def check_text(value: Any) -> None:
+    """Raise SetAside unless all text in ``value``, also in lists and dicts, can be stored as UTF-8.
+
+    Bytes of a table that were no UTF-8 were read as lone surrogates; JSON can escape such, too.
+    """
+    if isinstance(value, str) and not _encodable(value):
+        raise SetAside("bad_row", f"{value[:80]!r} is not UTF-8")
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        for item in value:
+            check_text(item)
 
 
 def one_line(value: Any) -> str:
@@ -259,17 +284,12 @@ def _subjects(value: str | Sequence[str]) -> tuple[str, ...]:
 def _frame(value: Any) -> int:
     try:
         frame = int(value)
-    except (TypeError, ValueError):
-        frame = -1
-    if frame < 0 or frame != float(value):
+        whole = frame == float(value)
+    except (TypeError, ValueError, OverflowError):
+        frame, whole = -1, False
+    if frame < 0 or not whole:
         raise SetAside("bad_row", f"mask_frame is a frame's number from 0, not {value!r}")
     return frame
-
-
-def _check_text(value: Any) -> None:
-    """Bytes that were no UTF-8 were read as lone surrogates."""
-    if isinstance(value, str) and not _encodable(value):
-        raise SetAside("bad_row", f"{value[:80]!r} is not UTF-8")
 
 
 def _encodable(text: str) -> bool:

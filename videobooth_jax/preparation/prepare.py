@@ -34,7 +34,7 @@ from videobooth_jax.preparation.shards import (
     write_shard,
 )
 from videobooth_jax.preparation.tools import Tools, check_tools
-from videobooth_jax.preparation.work_folder import Plan, WorkFolder, versions
+from videobooth_jax.preparation.work_folder import Plan, WorkFolder, claimed, versions
 from videobooth_jax.preparation.workers import Failed, run_pool
 
 WORK, PLAN = ".preparing", "prepare.json"
@@ -61,18 +61,28 @@ def prepare(
         workers: number of processes; the dataset does not depend on it.
 
     Raises:
-        ValueError: ``out`` holds something made of other inputs or another configuration, or no
-            input can be used.
+        ValueError: ``out`` holds something made of other inputs or another configuration, another
+            run is at work in it, or no input can be used.
         ImportError: something needed is not installed.
         OSError: ``out`` cannot be written.
     """
     plan, folder, work = Plan.of(inputs, config), dataset_folder(out), WorkFolder(Path(out) / WORK)
-    if finished(folder, plan):
-        shutil.rmtree(work.path, ignore_errors=True)
-        return Prepared(folder, read_counts(folder), already=True)
-    clip_features()  # the extra that writes datasets, missed before any work
-    check_tools(inputs, config)
-    work.begin(plan)
+    if not finished(folder, plan):
+        clip_features()  # the extra that writes datasets, missed before any work
+        check_tools(inputs, config)
+    with claimed(Path(out)):
+        if finished(folder, plan):
+            shutil.rmtree(work.path, ignore_errors=True)
+            return Prepared(folder, read_counts(folder), already=True)
+        work.begin(plan)
+        _make_all(inputs, work, config, workers)
+        return assemble(inputs, work, folder, plan, config)
+
+
+def _make_all(
+    inputs: Sequence[ClipInput], work: WorkFolder, config: PrepareConfig, workers: int
+) -> None:
+    """Bring what is left of the inputs to outcomes, and show how far that is."""
     left = work.missing(range(len(inputs)))
     made = make_clips([(n, inputs[n]) for n in left], work.path, config, min(workers, len(left)))
     done, aside = len(inputs) - len(left), 0
@@ -80,7 +90,6 @@ def prepare(
         for accepted in progress:
             aside += not accepted
             progress.set_postfix_str(f"{aside} set aside", refresh=False)
-    return assemble(inputs, work, folder, plan, config)
 
 
 def dataset_folder(out: str | Path) -> Path:

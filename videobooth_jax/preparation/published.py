@@ -14,6 +14,7 @@ from typing import Any
 from videobooth_jax.preparation.inputs import (
     ClipInput,
     SetAside,
+    check_text,
     existing,
     one_line,
     plain_id,
@@ -62,13 +63,14 @@ def _read_class(table: Path, video_root: Path) -> Iterator[ClipInput]:
 def _subjects(root: Path, folder: str, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries of a video's mask.json that are subjects."""
     plain_id(row["videoid"])
+    check_text(row)
     path = existing(root, f"{folder}/mask.json")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         subjects = [entry for entry in entries if entry["value"] != 0]
         if not all(type(e["value"]) is int and type(e["label"]) is str for e in subjects):
             raise TypeError("a value is no whole number, or a label no text")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"{folder}/mask.json is not as published: {error!r}"
         raise SetAside("bad_row", why) from error
     if not subjects:
@@ -82,6 +84,7 @@ def _subject(
     kind, video, value = table.stem, row["videoid"], entry["value"]
     place, name = f"{place} subject {value}", f"{kind}-{video}-{value}"
     try:
+        check_text(entry)
         return ClipInput(
             place=place,
             id=plain_id(name),

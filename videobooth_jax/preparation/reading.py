@@ -16,6 +16,7 @@ from videobooth_jax.preparation.inputs import (
     existing,
     from_row,
     id_of_path,
+    inside,
     refuse,
     without_duplicates,
 )
@@ -135,16 +136,32 @@ def _json_object(text: str, name: str) -> dict[str, Any] | SetAside:
 
 
 def _folder(root: Path) -> Iterator[ClipInput]:
-    """Every video below ``root``, and side files that no video belongs to, by path."""
-    names = sorted(str(p.relative_to(root).as_posix()) for p in root.rglob("*") if not p.is_dir())
+    """Every video below ``root``, side files that no video belongs to, and linked folders outside
+    of it, which are not entered, by path.
+    """
+    names = sorted(
+        str(p.relative_to(root).as_posix())
+        for p in root.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    )
     stems = {Path(n).with_suffix("").as_posix() for n in names if _is_video(n)}
     for name in names:
         if any(part.startswith(".") for part in Path(name).parts):
             continue
-        if _is_video(name):
+        if (root / name).is_dir():
+            yield from _linked(root, name)
+        elif _is_video(name):
             yield _with_side_files(root, name)
         elif (stem := _side_stem(name)) is not None and stem not in stems:
             yield refuse(name, name, SetAside("missing_file", f"no video lies beside {name}"))
+
+
+def _linked(root: Path, name: str) -> Iterator[ClipInput]:
+    """A linked folder, refused; nothing where it leads to is below ``root`` anyhow."""
+    try:
+        inside(root, name)
+    except SetAside as finding:
+        yield refuse(name, name, finding)
 
 
 def _is_video(name: str) -> bool:
@@ -179,6 +196,6 @@ def _with_side_files(root: Path, name: str) -> ClipInput:
     except (ValueError, OSError) as error:
         return refuse(name, name, SetAside("bad_row", str(error).replace(f"{root}/", "")))
     folder = Path(name).parent
-    if isinstance(row.get("mask"), str) and row["mask"] != f"{stem}{MASK}":
+    if isinstance(row.get("mask"), str) and row["mask"] not in ("", f"{stem}{MASK}"):
         row["mask"] = (folder / row["mask"]).as_posix()
     return from_row({"id": id_of_path(name)} | row | {"video": name}, name, root)

@@ -4,11 +4,13 @@
 a line of JSON and the record. It is gone when the dataset is there.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,40 @@ LIBRARIES = ("videobooth_jax", "av", "numpy", "pillow", "opencv-python-headless"
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file that is there whole or not at all, also when the power goes."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make a folder and be the only run in it; a run that is killed lets go.
+
+    On shared file systems without locks of folders nothing keeps two runs apart.
+
+    Raises:
+        ValueError: another run is at work in it.
+        OSError: it cannot be made.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another run is at work in {out}: wait until it ends, or choose another --out"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,6 +67,13 @@ class DataConfig:
     worker_count: int = 0
     read_ahead: int = 2
 
+    def __post_init__(self):
+        """Raise ValueError for numbers that cannot be meant."""
+        least = {"batch_size": 1, "num_frames": 1, "window": 1, "worker_count": 0, "read_ahead": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"data.{name} must be at least {value}, not {getattr(self, name)}")
+
     @property
     def folders(self) -> tuple[str, ...]:
         """``path`` or ``paths``, whichever is given.

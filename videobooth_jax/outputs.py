@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -122,11 +123,12 @@ def check_output(
 
 def _probe(path: Path) -> None:
     """Make an empty file beside ``path`` and remove it again: permissions alone do not tell."""
+    partial = _partial(path)
     try:
-        _partial(path).touch()
+        partial.touch()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror}") from error
-    _partial(path).unlink()
+    partial.unlink()
 
 
 def save_videos(
@@ -184,7 +186,8 @@ def contact_sheet(frames: Frames) -> np.ndarray:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A name beside ``path`` that nobody else takes, on another machine either."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
 
 
 @contextlib.contextmanager

@@ -222,7 +222,7 @@ class Video:
         frame = next(self._run([first], first))[1]
         sides = (frame.height, frame.width)
         aspect = float(self._stream.sample_aspect_ratio or 1) or 1.0
-        if _turns(frame) % 2:
+        if turns(frame.rotation) % 2:
             sides, aspect = sides[::-1], 1 / aspect
         times = self._points * float(base)
         return VideoInfo(
@@ -232,27 +232,27 @@ class Video:
 
 def upright(frame: av.VideoFrame) -> np.ndarray:
     """A frame as it is shown, uint8 (height width 3)."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), _turns(frame))
+    return np.rot90(frame.to_ndarray(format="rgb24"), turns(frame.rotation))
 
 
 def covering(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """An upright frame scaled to cover ``size`` (height, width) and cut to it around its middle,
     uint8 (height width 3). The published trainers do the same to every video.
     """
-    turns = _turns(frame)
-    height, width = size[::-1] if turns % 2 else size
+    quarters = turns(frame.rotation)
+    height, width = size[::-1] if quarters % 2 else size
     scale = max(height / frame.height, width / frame.width)
     tall, wide = round(scale * frame.height), round(scale * frame.width)
     scaled = frame.reformat(
         wide, tall, format="rgb24", interpolation="AREA" if scale < 1 else "BICUBIC"
     )
     top, left = (tall - height) // 2, (wide - width) // 2
-    return np.rot90(scaled.to_ndarray()[top : top + height, left : left + width], turns)
+    return np.rot90(scaled.to_ndarray()[top : top + height, left : left + width], quarters)
 
 
-def _turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counter-clockwise that make a frame upright."""
-    return round(frame.rotation / 90) % 4
+def turns(rotation: int) -> int:
+    """Quarter turns counter-clockwise that make frames of a ``rotation``, degrees, upright."""
+    return round(rotation / 90) % 4
 
 
 def _key_before(keys: np.ndarray, index: int) -> int:

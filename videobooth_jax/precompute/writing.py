@@ -45,6 +45,7 @@ from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.stream import BatchStream, batched, in_order
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
+from videobooth_jax.outputs import written_whole
 from videobooth_jax.precompute.fingerprints import NETWORKS, fingerprints_of
 from videobooth_jax.typing import Array, Params
 
@@ -311,9 +312,8 @@ def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> No
 
 def _put(file: Path, content: bytes) -> None:
     """Write a file whole, also while another machine does the same."""
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    draft.write_bytes(content)
-    draft.replace(file)
+    with written_whole([file]) as (draft,):
+        draft.write_bytes(content)
 
 
 def _json(plan: dict[str, Any]) -> bytes:

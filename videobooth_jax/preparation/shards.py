@@ -1,12 +1,12 @@
 """Records to a TFDS dataset of ArrayRecord files, with checksums; no TensorFlow."""
 
 import hashlib
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from videobooth_jax.data.clip_records import DATASET, VERSION, clip_features
+from videobooth_jax.outputs import written_whole
 
 CHECKSUMS = "SHA256SUMS"
 DESCRIPTION = (
@@ -37,15 +37,11 @@ def write_shard(path: Path, records: Iterable[bytes]) -> None:
     """Write one file, every record readable on its own; it is there whole or not at all."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    partial = path.with_name(f".{uuid.uuid4().hex}")
-    try:
+    with written_whole([path]) as (partial,):
         writer = ArrayRecordWriter(str(partial), "group_size:1")
         for record in records:
             writer.write(record)
         writer.close()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_metadata(folder: Path, splits: Sequence[Split]) -> None:

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from videobooth_jax.data.videos import Video
+from videobooth_jax.data.videos import Video, turns
 from videobooth_jax.preparation.motion import small_grey
 
 KEY_FRAME_EVERY = 16
@@ -33,15 +33,15 @@ def upright_frames(
     Raises:
         ValueError: a frame cannot be decoded, or only in part.
     """
-    turns = round(video.info.rotation / 90) % 4
-    height, width = size[::-1] if turns % 2 else size
+    quarters = turns(video.info.rotation)
+    height, width = size[::-1] if quarters % 2 else size
     for index, frame in video.frames(list(indices)):
         if frame.is_corrupt:
             raise ValueError(f"frame {index} of {video.info.num_frames} is damaged")
         greys.append(small_grey(frame))
         how = "AREA" if frame.height > height or frame.width > width else "BICUBIC"
         scaled = frame.reformat(width, height, format="rgb24", interpolation=how)
-        yield np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns))
+        yield np.ascontiguousarray(np.rot90(scaled.to_ndarray(), quarters))
 
 
 def nominal_rate(frames_per_second: float) -> float:

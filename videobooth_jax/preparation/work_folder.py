@@ -9,12 +9,12 @@ import dataclasses
 import fcntl
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from videobooth_jax.outputs import written_whole
 from videobooth_jax.preparation.clip import Outcome
 from videobooth_jax.preparation.config import PrepareConfig
 from videobooth_jax.preparation.inputs import ClipInput, fingerprint
@@ -24,15 +24,10 @@ LIBRARIES = ("videobooth_jax", "av", "numpy", "pillow", "opencv-python-headless"
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file that is there whole or not at all, also when the power goes."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole([path]) as (partial,), partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from videobooth_jax.costs import Costs, count_costs
+from videobooth_jax.models.pallas_attention import flash_attention
+from videobooth_jax.sharding import MeshSizes, make_mesh
 
 
 def spec(*shape, dtype="float32"):
@@ -121,3 +123,29 @@ def test_half_precision_and_keys_have_their_own_sizes():
     costs = count_costs(lambda x: -x, spec(8, dtype="bfloat16"))
     assert costs == Costs(bytes=2 * 2 * 8)
     assert count_costs(lambda seed: jax.random.normal(jax.random.key(seed), (4,)), 0).flops == 0
+
+
+def test_of_ways_of_platforms_the_general_one_counts():
+    def product(x, w):
+        return jax.lax.platform_dependent(
+            x, w, cpu=lambda x, w: x @ w @ w, default=lambda x, w: x @ w
+        )
+
+    assert count_costs(product, spec(2, 4), spec(4, 4)).flops == 2 * 2 * 4 * 4
+
+
+def test_a_kernel_counts_at_every_place_of_its_grid_and_reads_no_scores():
+    def attend(query, key, value):
+        return flash_attention(query, key, value)[0]
+
+    heads = spec(1, 2, 3, 40, 1024), spec(1, 2, 3, 40, 2048), spec(1, 2, 3, 40, 2048)
+    costs = count_costs(attend, *heads)
+    assert costs.matmul_flops == 2 * 2 * (2 * 3 * 1024 * 2048 * 40)
+    assert costs.bytes < 4 * (2 * 3 * 1024 * 2048) / 2
+
+
+def test_what_every_device_does_counts_on_all():
+    mesh = make_mesh(MeshSizes(data=4))
+    rows = jax.P("data")
+    split = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(rows, jax.P()), out_specs=rows)
+    assert count_costs(split, spec(8, 4), spec(4, 4)).flops == 2 * 8 * 4 * 4

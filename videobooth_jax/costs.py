@@ -128,8 +128,24 @@ def _scan(equation: JaxprEqn, inner: list[Costs]) -> Costs:
 
 
 def _cond(equation: JaxprEqn, inner: list[Costs]) -> Costs:
-    """The dearest branch."""
+    """The dearest branch; where platforms have ways of their own, that of all others."""
+    platforms = equation.params.get("branches_platforms")
+    if platforms is not None and None in platforms:
+        return inner[platforms.index(None)]
     return max(inner, key=lambda costs: (costs.flops, costs.bytes))
+
+
+def _kernel(equation: JaxprEqn, inner: list[Costs]) -> Costs:
+    """A Pallas kernel: its body once for every place of the grid; between them, what lies in main
+    memory is its operands and results alone.
+    """
+    each = dataclasses.replace(sum(inner, Costs()), bytes=0)
+    return each * math.prod(equation.params["grid_mapping"].grid) + _traffic(equation)
+
+
+def _on_devices(equation: JaxprEqn, inner: list[Costs]) -> Costs:
+    """``shard_map``: what one device does, on all of them."""
+    return sum(inner, Costs()) * equation.params["mesh"].size
 
 
 def _while(equation: JaxprEqn, inner: list[Costs]) -> Costs:
@@ -150,4 +166,6 @@ _CONTROL: dict[str, Callable[[JaxprEqn, list[Costs]], Costs]] = {
     "scan": _scan,
     "cond": _cond,
     "while": _while,
+    "pallas_call": _kernel,
+    "shard_map": _on_devices,
 }

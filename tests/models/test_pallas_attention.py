@@ -82,18 +82,42 @@ def test_parts_are_merged_into_one_softmax():
 COMPILE = """
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
-from videobooth_jax.models.attention_ops import attention
-topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-device = jax.sharding.SingleDeviceSharding(topology.devices[0])
-x = jax.ShapeDtypeStruct((1, 4096, 320), jnp.bfloat16, sharding=device)
-def temporaries(name):
-    def loss(*qkv):
-        out = attention(*qkv, num_heads=8, implementation=name)
-        return jnp.sum(out.astype(jnp.float32))
-    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(x, x, x).compile()
-    assert ("tpu_custom_call" in compiled.as_text()) == (name == "pallas")
-    return compiled.memory_analysis().temp_size_in_bytes
-print(temporaries("pallas"), temporaries("xla"))
+from videobooth_jax.models.attention import first_and_previous
+from videobooth_jax.models.attention_ops import attention_over_parts
+from videobooth_jax.sharding import MeshSizes, known, make_mesh
+
+devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
+
+def compiled(name, dtype, sizes, shape, num_heads):
+    mesh = make_mesh(sizes, devices)
+    place = jax.NamedSharding(mesh, jax.P(("data", "fsdp"), "frames", None, "tensor"))
+    x = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    def loss(query, key, value):
+        parts = first_and_previous(key, value)
+        out = attention_over_parts(query, parts, num_heads=num_heads, implementation=name)
+        return jnp.sum(jnp.sin(out.astype(jnp.float32)))
+
+    return jax.jit(known(mesh)(jax.grad(loss, (0, 1, 2)))).lower(x, x, x).compile()
+
+def temporaries(program):
+    return program.memory_analysis().temp_size_in_bytes
+
+alone, of_unet = MeshSizes(data=1), ((1, 1, 4096, 320), 8)
+program = compiled("auto", jnp.bfloat16, alone, *of_unet)
+assert "key_gradient_kernel" in program.as_text()
+xla = compiled("xla", jnp.bfloat16, alone, *of_unet)
+print(temporaries(program), temporaries(xla))
+
+# Every axis at once: one frame to the neighbour, frame 0's gradient and the loss to all.
+sizes = MeshSizes(data=2, frames=2, tensor=2)
+program = compiled("auto", jnp.bfloat16, sizes, (2, 4, 4096, 320), 8)
+text = program.as_text()
+assert "query_gradient_kernel" in text
+assert "all-gather" not in text and "all-to-all" not in text
+
+# The autoencoder's one deep head, in float32.
+compiled("auto", jnp.float32, alone, (1, 1, 4096, 512), 1)
 """
 
 

@@ -24,12 +24,18 @@ from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
     check_frames,
+    known,
     make_mesh,
     replicated,
     state_shardings,
 )
 from videobooth_jax.training.config import TrainConfig
-from videobooth_jax.training.program import abstract_batch, check_batches, train_program
+from videobooth_jax.training.program import (
+    abstract_batch,
+    check_batches,
+    model_flops,
+    train_program,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,23 +85,8 @@ def train(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
     mesh = make_mesh(config.mesh, devices)
     check_batches(config, mesh)
     program = train_program(config, mesh)
-    arguments = (program.state, abstract_batch(config, mesh))
-    return Program(mesh, program.step, arguments, train_flops(config, mesh))
-
-
-def train_flops(config: TrainConfig, mesh: Mesh) -> int:
-    """FLOPs that a step needs: no activations computed twice, no optimizer's own matmuls.
-
-    Gradients of frozen weights are not taken; those that pass through them to trained ones are.
-    """
-    unet = dataclasses.replace(config.model.unet, remat="none")
-    plain = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, unet=unet),
-        optimizer=dataclasses.replace(config.optimizer, name="adamw"),
-    )
-    program = train_program(plain, mesh)
-    return count_costs(program.step, program.state, abstract_batch(config, mesh)).flops
+    batch = abstract_batch(config, mesh)
+    return Program(mesh, program.step, (program.state, batch), model_flops(program, batch))
 
 
 def sample(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
@@ -140,7 +131,7 @@ def sample(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
         rows_of(spec((rows,), jnp.int32)),
         rows_of(keys),
     )
-    step = jax.jit(functools.partial(programs.denoise, model, plan))
+    step = jax.jit(known(mesh)(functools.partial(programs.denoise, model, plan)))
     return Program(mesh, step, arguments, count_costs(step, *arguments).flops)
 
 

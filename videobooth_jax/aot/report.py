@@ -172,7 +172,7 @@ def _bound_lines(costs: Costs) -> list[str]:
         lines.append(f"note: {len(costs.unknown_loops)} loops of unknown length count once")
     if costs.work.kernels:
         lines.append(
-            f"note: {costs.work.kernels} calls of hand-written kernels: their FLOPs are not in "
-            "'program', and may not be in 'model'"
+            f"note: {costs.work.kernels} calls of kernels (the compiler's own for attention, or "
+            "Pallas'): their FLOPs are not in 'program'"
         )
     return lines

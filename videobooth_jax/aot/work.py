@@ -39,7 +39,8 @@ class Work:
         flops: of matmuls and convolutions, 2 per multiply-add; products with padding not counted.
         hbm_bytes: read from and written to main memory between fusions; what the compiler keeps
             on the chip is not counted, nor is the padding of tiled layouts.
-        kernels: calls of hand-written kernels, whose FLOPs the program does not tell.
+        kernels: calls of kernels, of Pallas or of the compiler's own (it takes one for attention),
+            whose FLOPs the program does not tell.
     """
 
     flops: int

@@ -8,7 +8,7 @@ every frame, or one set for all. The softmax runs over all parts together.
 ``map``     one head, one frame, one block of queries after the other: scores stay in a CPU's cache.
 ``blocks``  ``xla`` for one block of queries after the other: long sequences, split over devices or
             not.
-``pallas``  a TPU kernel of our own for long sequences on one device, ``xla`` for the others.
+``pallas``  a TPU kernel of our own for long sequences, ``xla`` for the others.
 ``cudnn``   cuDNN's, for bfloat16 on NVIDIA GPUs. Not run so far.
 ``auto``    by platform and size, see `AUTO`.
 
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from videobooth_jax.models.kernel_split import mesh_is_known, on_every_device
 from videobooth_jax.models.normalization import statistics_dtype
 from videobooth_jax.models.pallas_attention import flash_attention_over_parts
 from videobooth_jax.typing import Array, Tokens
@@ -164,8 +165,14 @@ def _blocks(query: Heads, parts: Parts) -> Heads:
 
 
 def _pallas(query: Heads, parts: Parts) -> Heads:
-    many = _num_scores(query, parts) >= KERNEL_SCORES
-    return flash_attention_over_parts(query, parts) if many else _xla(query, parts)
+    if _num_scores(query, parts) < KERNEL_SCORES:
+        return _xla(query, parts)
+    return on_every_device(flash_attention_over_parts, query, parts)
+
+
+def _kernel(query: Heads, parts: Parts) -> Heads:
+    """``pallas`` where it is known how the program is split, which a kernel must be told."""
+    return _pallas(query, parts) if mesh_is_known() else _blocks(query, parts)
 
 
 def _cudnn(query: Heads, parts: Parts) -> Heads:
@@ -187,6 +194,7 @@ def _cudnn(query: Heads, parts: Parts) -> Heads:
 
 AUTO: dict[str, tuple[tuple[int, Callable[[Heads, Parts], Heads]], ...]] = {
     "cpu": ((2**13, _map), (0, _parts)),
+    "tpu": ((KERNEL_SCORES, _kernel), (0, _xla)),
     "default": ((KERNEL_SCORES, _blocks), (0, _xla)),
 }
 """Platform -> what ``auto`` takes from how many scores of one sample, frame and head on."""
@@ -199,7 +207,9 @@ def _auto(query: Heads, parts: Parts) -> Heads:
         platform: next(function for least, function in rows if scores >= least)
         for platform, rows in AUTO.items()
     }
-    return jax.lax.platform_dependent(query, tuple(parts), **chosen)
+    default = chosen.pop("default")
+    others = {platform: function for platform, function in chosen.items() if function != default}
+    return jax.lax.platform_dependent(query, tuple(parts), **others, default=default)
 
 
 IMPLEMENTATIONS: dict[str, Callable[[Heads, Parts], Heads]] = {

@@ -8,7 +8,7 @@ that broadcast without a transpose, and (b, n, h·d) activations transposed once
 
 Scores, statistics and sums are float32; products take their inputs in the dtype they came in. A
 kernel is opaque to XLA's partitioner, and libtpu has none for custom calls: a call belongs to one
-device, be it the only one or one of a ``jax.shard_map``.
+device, be it the only one or one of many, see `kernel_split`.
 """
 
 import functools
@@ -32,12 +32,18 @@ LANES = 128
 BLOCKS = (512, 256, 128)
 """Tokens per block, the largest that divides the padded length: 1 MiB of float32 scores at most."""
 
+BLOCK_BYTES = 2**19
+"""Most bytes of a block of tokens of one array: of deep heads in float32, blocks are shorter."""
+
 MASKED = -1e30
 """Score of a key that is padding; finite, so that differences of two of them are no NaN."""
 
 
-def _block(length: int) -> int:
-    return next(block for block in BLOCKS if length % block == 0)
+def _block(x: Array) -> int:
+    """Tokens per block of (..., depth, tokens)."""
+    token_bytes = x.shape[-2] * x.dtype.itemsize
+    fitting = [block for block in BLOCKS if block * token_bytes <= BLOCK_BYTES] or BLOCKS[-1:]
+    return next(block for block in fitting if x.shape[-1] % block == 0)
 
 
 def _pad(x: Array) -> Array:
@@ -133,7 +139,7 @@ class _Grid:
     """Block shapes and places of one call: grid (batch, frames, heads, outer, inner)."""
 
     def __init__(self, query: Queries, key: Keys, keys_inside: bool):
-        self.query_block, self.key_block = _block(query.shape[-1]), _block(key.shape[-1])
+        self.query_block, self.key_block = _block(query), _block(key)
         self.depth = query.shape[-2]
         self.shared = key.shape[1] == 1
         self.keys_inside = keys_inside

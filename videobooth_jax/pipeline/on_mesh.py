@@ -3,14 +3,16 @@
 Without a mesh everything stays on the default device.
 """
 
+import contextlib
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from videobooth_jax.pipeline.requests import Plan
-from videobooth_jax.sharding import batch_shardings, check_frames, replicated
+from videobooth_jax.sharding import batch_shardings, check_frames, known, replicated
 
 
 def plan_on(mesh: Mesh | None, plan: Plan) -> Plan:
@@ -24,6 +26,11 @@ def plan_on(mesh: Mesh | None, plan: Plan) -> Plan:
     if plan.num_frames % frames:
         raise ValueError(f"{plan.num_frames} frames cannot be split evenly over {frames} devices")
     return plan if frames == 1 else dataclasses.replace(plan, branches="apart")
+
+
+def told(mesh: Mesh | None) -> AbstractContextManager[None]:
+    """Programs that are called within know the mesh, see `sharding.known`."""
+    return contextlib.nullcontext() if mesh is None else known(mesh)
 
 
 def rows_at_once(mesh: Mesh | None, wanted: int) -> int:

@@ -21,7 +21,7 @@ from videobooth_jax.diffusion.samplers import sample_steps
 from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
-from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once
+from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once, told
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
     Columns,
@@ -177,8 +177,8 @@ class VideoBoothPipeline:
         source = self._source(plan, columns, cut_out, segment, exemplar)
         order = np.repeat(np.arange(len(texts.prompts)), count)
         batches = _batches(len(order), rows_at_once(self.mesh, min(batch_size, len(order))))
-        made = []
-        with _ticker(progress, len(batches) * plan.num_inference_steps) as tick:
+        made, steps = [], len(batches) * plan.num_inference_steps
+        with told(self.mesh), _ticker(progress, steps) as tick:
             for indices in batches:
                 conditioning = self._condition(plan, scale, texts, order[indices], source)
                 made.append(self._make(plan, conditioning, indices, seed, tick))
@@ -219,7 +219,9 @@ class VideoBoothPipeline:
         columns = make_columns("", subject, image, mask, box, point)
         pictures = read_pictures(self.config, columns, plan, cut_out, segment)
         keys = programs.video_keys(np.uint32(seed), np.zeros(1, np.uint32))
-        return self._read(plan, pictures, np.zeros(1, int), self._feature_timesteps(plan), keys)
+        timesteps = self._feature_timesteps(plan)
+        with told(self.mesh):
+            return self._read(plan, pictures, np.zeros(1, int), timesteps, keys)
 
     def _plan(self, options: SamplingOptions) -> tuple[Plan, float]:
         plan, scale = make_plan(self.config, options)

@@ -1,6 +1,6 @@
 """Devices as a mesh, and which array lives where on it."""
 
-from videobooth_jax.sharding.mesh import AXES, MeshSizes, make_mesh
+from videobooth_jax.sharding.mesh import AXES, MeshSizes, known, make_mesh
 from videobooth_jax.sharding.placement import (
     batch_shardings,
     check_batch,
@@ -20,6 +20,7 @@ __all__ = [
     "batch_shardings",
     "check_batch",
     "check_frames",
+    "known",
     "make_mesh",
     "place_batch",
     "process_rows",

@@ -12,8 +12,9 @@ Axes to the right talk more, so their members are nearer to each other. Several 
 devices joined by the data-centre network only) split ``data``, the axis that talks least.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import jax
@@ -56,6 +57,18 @@ def make_mesh(sizes: MeshSizes, devices: Sequence[jax.Device] | None = None) -> 
     across = (sizes.slices, *(1 for _ in shape[1:]))
     grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+@contextlib.contextmanager
+def known(mesh: Mesh) -> Iterator[None]:
+    """Programs traced within are told their mesh, `jax.sharding.get_abstract_mesh`.
+
+    The partitioner does without; what it cannot split, a hand-written kernel, splits itself by it.
+    What such a program is called with must lie on this mesh. Also a decorator of a function to be
+    jitted: ``jax.jit(known(mesh)(step))``.
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        yield
 
 
 def mesh_shape(sizes: MeshSizes, count: int) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ class Work:
 
     Attributes:
         samples: rows of the batch, over all devices.
-        flops: floating point operations of the step, over all devices, see `costs.count_costs`.
+        flops: of the model, of a step, over all devices, see `program.model_flops`.
         devices: how many.
         device_kind: as JAX names it.
     """

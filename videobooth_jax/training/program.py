@@ -13,12 +13,14 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import load_config, load_model
+from videobooth_jax.costs import count_costs
 from videobooth_jax.data.batches import BatchConfig
 from videobooth_jax.models.videobooth import abstract_params, init_params
 from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
     check_frames,
+    known,
     replicated,
     state_shardings,
     weight_shardings,
@@ -75,12 +77,43 @@ def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(lambda p, k: make(p, key=k), abstract_params(config.model), key)
     shardings = state_shardings(mesh, abstract)
-    step = jax.jit(
-        make_train_step(make_loss(config), optimizer, config.ema_decay, config.accumulate_steps),
+    step = make_train_step(make_loss(config), optimizer, config.ema_decay, config.accumulate_steps)
+    jitted = jax.jit(
+        known(mesh)(step),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
     )
-    return TrainProgram(config, mesh, optimizer, _placed(abstract, shardings), step)
+    return TrainProgram(config, mesh, optimizer, _placed(abstract, shardings), jitted)
+
+
+COMPUTED_TWICE = ("map", "blocks", "pallas")
+"""Attention implementations that compute scores again for the gradient."""
+
+
+def model_flops(program: TrainProgram, batch: Batch) -> int:
+    """FLOPs of matmuls and convolutions that a step needs, over all devices: no activations
+    computed twice, no optimizer's own matmuls.
+
+    Gradients of frozen weights are not taken; those that pass through them to trained ones are.
+
+    Args:
+        program: of any task.
+        batch: global; arrays or ShapeDtypeStructs.
+    """
+    unet = program.config.model.unet
+    again = unet.attention_implementation in COMPUTED_TWICE
+    plain = replace(
+        unet,
+        remat="none",
+        attention_implementation="xla" if again else unet.attention_implementation,
+    )
+    if plain != unet:
+        model = replace(program.config.model, unet=plain)
+        program = train_program(replace(program.config, model=model), program.mesh)
+    state = program.state
+    update = program.optimizer.update
+    own = count_costs(update, state.trained, state.opt_state, state.trained)
+    return count_costs(program.step, state, batch).flops - own.flops
 
 
 def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:

@@ -10,22 +10,19 @@ from etils import epath
 from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import TrainCheckpoints
-from videobooth_jax.costs import count_costs
 from videobooth_jax.distributed import StopTogether, is_primary
 from videobooth_jax.sharding import place_batch, replicated
 from videobooth_jax.training.clock import Clock
-from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data
 from videobooth_jax.training.feed import Feed
 from videobooth_jax.training.losses import Batch, Metrics
 from videobooth_jax.training.metrics import Reporter, Work
 from videobooth_jax.training.profiling import ProfilerWindow
-from videobooth_jax.training.program import TrainProgram
+from videobooth_jax.training.program import TrainProgram, model_flops
 from videobooth_jax.training.progress import Pending, Progress, check_finite, summarize
 from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped
-from videobooth_jax.training.train_step import TrainStep
 from videobooth_jax.typing import Params
 
 
@@ -61,11 +58,11 @@ def run_steps(
     profiler = ProfilerWindow(workdir / "profile", config.profile_start, config.profile_steps)
     with contextlib.closing(reporter), contextlib.closing(profiler):
         feed = Feed(data, partial(place_batch, mesh, batch_size=config.data.batch_size))
-        loop = _Loop(config, mesh, feed, checkpoints, reporter, progress, stopped)
+        loop = _Loop(program, feed, checkpoints, reporter, progress, stopped)
         together = StopTogether(mesh, stopped)
         step = saved = int(state.step)
         while step < config.steps and not together():
-            with profiler.step(step), loop.first(program.step, state):
+            with profiler.step(step), loop.first():
                 state, metrics = program.step(state, feed.take())
             profiler.end(step, metrics)
             step += 1
@@ -85,16 +82,15 @@ class _Loop:
 
     def __init__(
         self,
-        config: TrainConfig,
-        mesh: Mesh,
+        program: TrainProgram,
         feed: Feed,
         checkpoints: TrainCheckpoints,
         reporter: Reporter,
         progress: Progress,
         stopped: Stopped,
     ):
-        self._config, self._mesh, self._feed = config, mesh, feed
-        self._stopped = stopped
+        self._program, self._feed, self._stopped = program, feed, stopped
+        self._config, self._mesh = program.config, program.mesh
         self._checkpoints, self._reporter = checkpoints, reporter
         self._pending = Pending(progress.pending)
         self._nonfinite_run = progress.nonfinite_run
@@ -103,22 +99,23 @@ class _Loop:
         self._examples: Batch | None = None
 
     @contextlib.contextmanager
-    def first(self, step_fn: TrainStep, state: TrainState) -> Iterator[None]:
+    def first(self) -> Iterator[None]:
         """Around a step; the first of a process is counted, and takes a compiler's time."""
         if self._work is not None:
             yield
             return
         with self._clock.aside():
-            batch = self._feed.peek()
-            _check_metric(self._config.best_metric, jax.eval_shape(step_fn, state, batch)[1])
-            self._work = self._count(step_fn, state, batch)
+            program, batch = self._program, self._feed.peek()
+            metrics = jax.eval_shape(program.step, program.state, batch)[1]
+            _check_metric(self._config.best_metric, metrics)
+            self._work = self._count(batch)
             yield
 
-    def _count(self, step_fn: TrainStep, state: TrainState, batch: Batch) -> Work:
+    def _count(self, batch: Batch) -> Work:
         devices = self._mesh.devices
         return Work(
             samples=self._config.data.batch_size,
-            flops=count_costs(step_fn, state, batch).flops,
+            flops=model_flops(self._program, batch),
             devices=devices.size,
             device_kind=devices.flat[0].device_kind,
         )

@@ -1,0 +1,59 @@
+"""A hand-written kernel on every device of a mesh, each with its own samples, frames and heads.
+
+XLA's partitioner cannot look into a kernel, so the call splits itself with `jax.shard_map`, as the
+rest of the network is split. Over which mesh, JAX tells while a program is traced
+(`jax.sharding.get_abstract_mesh`); ``sharding.known`` says it there. Attention does not mix samples
+or heads, nor the frames of queries, so a device needs nothing of another but keys that frames
+share.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from videobooth_jax.typing import Array
+
+SPLIT: tuple[tuple[str, ...], ...] = (("data", "fsdp"), ("frames",), (), ("tensor",), ())
+"""Mesh axes of batch, frames, tokens, heads and depth; `sharding.AXES`, all of them."""
+
+Part = tuple[Array, Array]
+"""Keys and values, each (b, f or 1, m, h, d)."""
+
+Attention = Callable[[Array, Sequence[Part]], Array]
+
+
+def mesh_is_known() -> bool:
+    """Whether the program now traced says how it is split."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def on_every_device(attend: Attention, query: Array, parts: Sequence[Part]) -> Array:
+    """``attend(query, parts)``, called on each device's own part of both where a mesh is known.
+
+    Args:
+        attend: attention as in `attention_ops`, of one device.
+        query: (b, f, n, h, d).
+        parts: keys and values. An array axis that its mesh axes do not divide is whole everywhere.
+
+    Returns:
+        (b, f, n, h, d).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if all(kind == AxisType.Manual for kind in mesh.axis_types):  # none known, or inside a split
+        return attend(query, parts)
+    specs: Any = jax.tree.map(lambda x: _spec(mesh, x.shape), (query, list(parts)))
+    # Whether every device holds the same of what is whole is not for a kernel to tell: no vma.
+    split = jax.shard_map(attend, in_specs=specs, out_specs=specs[0], check_vma=False)
+    return split(query, list(parts))
+
+
+def _spec(mesh: AbstractMesh, shape: tuple[int, ...]) -> PartitionSpec:
+    """How an array (b, f, n, h, d) lies."""
+    fitting = (
+        axes if axes and size % math.prod(mesh.shape[axis] for axis in axes) == 0 else None
+        for axes, size in zip(SPLIT, shape, strict=True)
+    )
+    return PartitionSpec(*fitting)

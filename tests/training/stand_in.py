@@ -26,7 +26,7 @@ from videobooth_jax.training.program import TrainProgram
 from videobooth_jax.training.progress import Progress
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import stop_signals
-from videobooth_jax.training.train_step import Loss, make_train_step
+from videobooth_jax.training.train_step import Loss, make_train_step, make_validation_step
 
 STEPS = 20
 
@@ -82,14 +82,15 @@ def fresh_state():
     )
 
 
-def go(workdir, config, loss=LOSS, data=None, stopped=None):
+def go(workdir, config, loss=LOSS, data=None, stopped=None, held_out=None):
     """What `loop.train` does around `run_steps`, for the stand-in; the last state."""
     workdir = resolve(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(MeshSizes(data=1))
     state, data = jax.device_put(fresh_state(), replicated(mesh)), data or Numbers()
     step = jax.jit(make_train_step(loss, OPTIMIZER, 0.9), donate_argnums=0)
-    program = TrainProgram(config, mesh, OPTIMIZER, jax.eval_shape(fresh_state), step)
+    validate = jax.jit(make_validation_step(loss))
+    program = TrainProgram(config, mesh, OPTIMIZER, jax.eval_shape(fresh_state), step, validate)
     with (
         stop_signals() as signalled,
         TrainCheckpoints(workdir / "checkpoints", 2, 1) as checkpoints,
@@ -100,7 +101,7 @@ def go(workdir, config, loss=LOSS, data=None, stopped=None):
             progress = Progress.from_saved(saved)
             data.set_position(progress.data)
         return run.run_steps(
-            program, state, data, checkpoints, workdir, stopped or signalled, progress
+            program, state, data, checkpoints, workdir, stopped or signalled, progress, held_out
         )
 
 
@@ -125,7 +126,7 @@ def _write_half_a_line(*_):
 
 
 MOMENTS = {
-    "while it compiles": (run, "count_costs", None, False),
+    "while it compiles": (run, "model_flops", None, False),
     "while arrays are written": (arrays, "start_write", None, True),
     "before the seal": (manifest, "seal", None, False),
     "half a seal": (manifest, "seal", _write_half_a_seal, False),

@@ -4,6 +4,7 @@ It learns, freezes what is frozen, resumes bit-exactly, and stops on a signal.
 """
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -69,6 +70,9 @@ def process(start, workdir, programs, steps=4, killed_in_save_of=""):
     )
 
 
+HELD_OUT = {"validation.every": 2, "validation.batches": 1}
+
+
 def check_same_end(one, two):
     expected, found = (flat(load_model(workdir / "model")[1]) for workdir in (one, two))
     for path, value in expected.items():
@@ -83,7 +87,9 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(start, tmp_path_factory):
-    return loop.train(run_config(start), tmp_path_factory.mktemp("straight"))
+    """A run that also looks at held-out examples, which changes nothing else."""
+    config = run_config(start, **HELD_OUT)
+    return loop.train(config, tmp_path_factory.mktemp("straight"))
 
 
 def test_only_the_named_groups_move(start, straight):
@@ -106,10 +112,14 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_pa
         return step
 
     monkeypatch.setattr(program, "make_train_step", interrupted)
-    assert loop.train(run_config(start), tmp_path) is None
+    config = run_config(start, **HELD_OUT)
+    assert loop.train(config, tmp_path) is None
     monkeypatch.undo()
-    loop.train(run_config(start), tmp_path)
+    loop.train(config, tmp_path)
     check_same_end(straight.parent, tmp_path)
+    one, two = ((path / "validation.jsonl").read_text() for path in (straight.parent, tmp_path))
+    assert one == two
+    assert [json.loads(line)["step"] for line in one.splitlines()] == [2, 4]
 
 
 def test_killed_in_a_save_and_resumed_every_bit_is_that_of_an_unbroken_run(

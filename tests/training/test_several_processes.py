@@ -74,8 +74,8 @@ def finish(processes, codes):
     return ends
 
 
-def reports(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def reports(workdir, name="metrics.jsonl"):
+    return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
 
 
 def wait_for_step(workdir, step, processes):
@@ -99,13 +99,15 @@ def start(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", sorted(PHASES))
 def test_two_and_four_processes_make_the_losses_of_one(start, phase, tmp_path):
-    config = write_config(tmp_path, start, **PHASES[phase])
+    held_out = {"validation.every": 3, "validation.batches": 2}
+    config = write_config(tmp_path, start, **PHASES[phase], **held_out)
     found = {}
     for count in (1, 2, 4):
         finish(run(config, tmp_path / str(count), count), [0] * count)
         found[count] = reports(tmp_path / str(count))
+        found[count] += reports(tmp_path / str(count), "validation.jsonl")
         assert (tmp_path / str(count) / "model" / "manifest.json").exists()
-    assert [row["step"] for row in found[1]] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in found[1]] == [1, 2, 3, 4, 5, 6, 3, 6]
     for count in (2, 4):
         for one, several in zip(found[1], found[count], strict=True):
             assert one.keys() == several.keys()

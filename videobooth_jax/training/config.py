@@ -113,12 +113,35 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """A loss on examples the run does not train on: every ``every`` steps (0: never), the averaged
+    weights, always the same ``batches`` batches with the same draws.
+
+    The examples are those of ``split`` of the training data's dataset, or of the one at ``path``;
+    of latents, which have no splits, those at ``path``.
+    """
+
+    every: int = 0
+    batches: int = 4
+    split: str = "validation"
+    path: str = ""
+
+    def __post_init__(self):
+        """Raise ValueError for numbers that cannot be meant."""
+        for name, least in {"every": 0, "batches": 1}.items():
+            if getattr(self, name) < least:
+                given = getattr(self, name)
+                raise ValueError(f"validation.{name} must be at least {least}, not {given}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One run of the loop.
 
     Beside the ``keep_checkpoints`` newest checkpoints stay the ``keep_best`` ones whose
     ``best_metric``, averaged over the reports of the last ``checkpoint_every`` steps, is the best:
-    the smallest, or with ``best_mode`` "max" the largest. ``accumulate_steps`` is in how many
+    the smallest, or with ``best_mode`` "max" the largest; "validation_loss" and the like are there
+    where ``validation`` is asked for. ``accumulate_steps`` is in how many
     parts a batch goes through the model, one after the other, to one update.
     ``max_nonfinite_steps`` is how many steps on end may be skipped because loss or gradient is not
     finite. ``profile_steps`` steps from ``profile_start`` (counted from 0) are recorded; 0: none.
@@ -147,6 +170,7 @@ class TrainConfig:
     sample_every: int = 0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     mesh: MeshSizes = field(default_factory=MeshSizes)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 

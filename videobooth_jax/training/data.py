@@ -1,5 +1,6 @@
 """From a data config to an endless iterator of batches with a position that can be saved."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +19,7 @@ from videobooth_jax.data.stream import BatchStream, StreamConfig, batched, in_or
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBoothConfig
 from videobooth_jax.precompute.fingerprints import check_weights
-from videobooth_jax.training.config import DataConfig
+from videobooth_jax.training.config import DataConfig, TrainConfig
 from videobooth_jax.training.losses import Batch
 
 SPRITES_TOKENIZER = Path(__file__).parents[1] / "assets" / "sprites_tokenizer.json"
@@ -79,6 +80,24 @@ def open_training_data(
     """
     opened = {"sprites": _sprites, "clips": _clips, "latents": _latents}
     return opened[config.source](config, model, rows, start)
+
+
+def open_validation_data(config: TrainConfig, rows: range | None = None) -> TrainingData | None:
+    """The held-out examples of a run; None where it asks for none. Arguments and errors are those
+    of `open_training_data`.
+    """
+    asked, data = config.validation, config.data
+    if not asked.every:
+        return None
+    if data.source == "latents" and not asked.path:
+        raise ValueError(
+            "stored latents have no splits: set validation.path to a folder of others (precompute "
+            "--split=validation), or validation.every to 0"
+        )
+    data = dataclasses.replace(data, split=asked.split, worker_count=0)
+    if asked.path:
+        data = dataclasses.replace(data, path=asked.path, paths=(), weights=())
+    return open_training_data(data, config.model, rows, config.init_from)
 
 
 def _pixels(config: DataConfig, model: VideoBoothConfig, rows: range | None) -> BatchConfig:

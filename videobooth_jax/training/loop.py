@@ -3,10 +3,10 @@
 Data in, checkpoints and a model directory out; one loop for every task and phase.
 
 A run owns ``workdir``: ``checkpoints/`` (state, data position and progress, one atomic unit),
-``metrics.jsonl``, ``speed.jsonl``, ``tensorboard/``, where asked for ``profile/``, and at the end
-``model/``, a model directory with the averaged weights. Starting again in the same folder goes on
-where the last checkpoint stands. SIGTERM and SIGINT, whenever they come, let the step under way
-finish, save, and return.
+``metrics.jsonl``, ``speed.jsonl``, ``tensorboard/``, where asked for ``validation.jsonl`` and
+``profile/``, and at the end ``model/``, a model directory with the averaged weights. Starting again
+in the same folder goes on where the last checkpoint stands. SIGTERM and SIGINT, whenever they come,
+let the step under way finish, save, and return.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from videobooth_jax.distributed import is_primary
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
 from videobooth_jax.sharding import make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
-from videobooth_jax.training.data import TrainingData, open_training_data
+from videobooth_jax.training.data import TrainingData, open_training_data, open_validation_data
 from videobooth_jax.training.losses import Batch
 from videobooth_jax.training.program import (
     TrainProgram,
@@ -61,15 +61,18 @@ def _train(config: TrainConfig, workdir: epath.Path, stopped: Stopped) -> epath.
     check_batches(config, mesh)
     rows = process_rows(mesh, config.data.batch_size)
     data = open_training_data(config.data, config.model, rows, config.init_from)
-    program = train_program(config, mesh)
     with contextlib.closing(data):
+        held_out = open_validation_data(config, rows)
+        program = train_program(config, mesh)
         with contextlib.closing(
             TrainCheckpoints(
                 workdir / "checkpoints", config.keep_checkpoints, config.keep_best, config.best_mode
             )
         ) as checkpoints:
             state, progress = resume_or_start(program, data, checkpoints)
-            state = run_steps(program, state, data, checkpoints, workdir, stopped, progress)
+            state = run_steps(
+                program, state, data, checkpoints, workdir, stopped, progress, held_out
+            )
         if int(state.step) < config.steps:
             tell(f"{config.name}: stopped at step {int(state.step)}, saved")
             return None

@@ -1,7 +1,8 @@
-"""What a run tells while it runs: a line on the console, two files of records, and TensorBoard.
+"""What a run tells while it runs: a line on the console, files of records, and TensorBoard.
 
-``metrics.jsonl`` holds what was computed, exact and the same for equal runs, byte by byte;
-``speed.jsonl`` holds what time it took, and is never cut.
+``metrics.jsonl`` holds what was computed, exact and the same for equal runs, byte by byte; so does
+``validation.jsonl`` of held-out examples, where a run looks at some. ``speed.jsonl`` holds what
+time it took, and is never cut.
 """
 
 import os
@@ -73,7 +74,9 @@ class Reporter:
         self._name, self._last = name, last_step
         self._primary = jax.process_index() == 0
         self.metrics = Records(workdir / "metrics.jsonl", writes=self._primary)
+        self._validation = Records(workdir / "validation.jsonl", writes=self._primary)
         self.metrics.keep_until(first_step)
+        self._validation.keep_until(first_step - 1)  # made again, see `run_steps`
         self._speed = Records(workdir / "speed.jsonl", writes=self._primary)
         self._speed.append({"step": first_step, "unix_time": time.time(), "event": "start"})
         self._folder = workdir / "tensorboard"
@@ -107,9 +110,22 @@ class Reporter:
         )
         print(line, file=sys.stderr, flush=True)
 
+    def validation(self, step: int, metrics: Row) -> None:
+        """Print one line and write scalars for the held-out examples.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._validation.append({"step": step} | metrics)
+        self._write([summary.scalar(key, value) for key, value in metrics.items()], step)
+        terms = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        if self._primary:
+            print(f"{self._name} {step}/{self._last}  {terms}", file=sys.stderr, flush=True)
+
     def average(self, metric: str, after: int) -> float | None:
         """Mean of a metric over the reports of steps beyond ``after``; None without any."""
-        values = [row.get(metric) for row in self.metrics.rows if row["step"] > after]
+        rows = [*self.metrics.rows, *self._validation.rows]
+        values = [row.get(metric) for row in rows if row["step"] > after]
         known = [value for value in values if value is not None]
         return float(np.mean(known)) if known else None
 

@@ -32,9 +32,11 @@ from videobooth_jax.training.phases import start_from_copies
 from videobooth_jax.training.state import TrainState, create_state
 from videobooth_jax.training.train_step import (
     TrainStep,
+    ValidationStep,
     check_accumulation,
     make_loss,
     make_train_step,
+    make_validation_step,
 )
 from videobooth_jax.typing import Array
 
@@ -49,6 +51,7 @@ class TrainProgram:
         optimizer: as ``config.optimizer`` says.
         state: a `TrainState` of ShapeDtypeStructs with shardings.
         step: jitted; the state it is given is donated.
+        validate: jitted.
     """
 
     config: TrainConfig
@@ -56,6 +59,7 @@ class TrainProgram:
     optimizer: optax.GradientTransformation
     state: TrainState
     step: TrainStep
+    validate: ValidationStep
 
 
 def check_batches(config: TrainConfig, mesh: Mesh) -> None:
@@ -77,13 +81,20 @@ def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(lambda p, k: make(p, key=k), abstract_params(config.model), key)
     shardings = state_shardings(mesh, abstract)
-    step = make_train_step(make_loss(config), optimizer, config.ema_decay, config.accumulate_steps)
-    jitted = jax.jit(
-        known(mesh)(step),
-        donate_argnums=0,
-        out_shardings=(shardings, replicated(mesh)),
+    loss = make_loss(config)
+    step = make_train_step(loss, optimizer, config.ema_decay, config.accumulate_steps)
+    return TrainProgram(
+        config=config,
+        mesh=mesh,
+        optimizer=optimizer,
+        state=_placed(abstract, shardings),
+        step=jax.jit(
+            known(mesh)(step),
+            donate_argnums=0,
+            out_shardings=(shardings, replicated(mesh)),
+        ),
+        validate=jax.jit(known(mesh)(make_validation_step(loss)), out_shardings=replicated(mesh)),
     )
-    return TrainProgram(config, mesh, optimizer, _placed(abstract, shardings), jitted)
 
 
 COMPUTED_TWICE = ("map", "blocks", "pallas")

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import jax
@@ -23,6 +23,7 @@ from videobooth_jax.training.progress import Pending, Progress, check_finite, su
 from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped
+from videobooth_jax.training.validation import names, validate
 from videobooth_jax.typing import Params
 
 
@@ -34,6 +35,7 @@ def run_steps(
     workdir: epath.Path,
     stopped: Stopped,
     progress: Progress,
+    held_out: TrainingData | None = None,
 ) -> TrainState:
     """Step until ``config.steps`` or a stop signal, reporting and saving on the way and at the
     end.
@@ -46,6 +48,7 @@ def run_steps(
         workdir: where reports go.
         stopped: asked between steps, and while samples are made; one process is enough.
         progress: what was saved with ``state``, or a fresh one.
+        held_out: for ``config.validation``, at its beginning.
 
     Raises:
         NonFiniteError: see `progress.check_finite`.
@@ -61,6 +64,8 @@ def run_steps(
         loop = _Loop(program, feed, checkpoints, reporter, progress, stopped)
         together = StopTogether(mesh, stopped)
         step = saved = int(state.step)
+        if step and held_out is not None:  # a signal may have kept it from being done
+            loop.validate(step, state, held_out, together)
         while step < config.steps and not together():
             with profiler.step(step), loop.first():
                 state, metrics = program.step(state, feed.take())
@@ -69,6 +74,8 @@ def run_steps(
             loop.after(step, metrics)
             if config.sample_every and step % config.sample_every == 0:
                 loop.sample(step, state)
+            if held_out is not None:
+                loop.validate(step, state, held_out, together)
             if step % config.checkpoint_every == 0:
                 loop.save(step, state)
                 saved = step
@@ -107,7 +114,8 @@ class _Loop:
         with self._clock.aside():
             program, batch = self._program, self._feed.peek()
             metrics = jax.eval_shape(program.step, program.state, batch)[1]
-            _check_metric(self._config.best_metric, metrics)
+            held_out = names(metrics) if self._config.validation.every else ()
+            _check_metric(self._config.best_metric, {*metrics, *held_out})
             self._work = self._count(batch)
             yield
 
@@ -156,6 +164,16 @@ class _Loop:
             if picture is not None:
                 self._reporter.image("samples", picture, step)
 
+    def validate(self, step: int, state: TrainState, data: TrainingData, stopped: Stopped) -> None:
+        """Report the loss on held-out examples where it is due."""
+        if step % self._config.validation.every:
+            return
+        jax.block_until_ready(state.step)
+        with self._clock.aside():
+            found = validate(self._program, state, data, stopped)
+            if found is not None:
+                self._reporter.validation(step, found)
+
     def save(self, step: int, state: TrainState) -> None:
         """Save state, data position and progress as one, with its score."""
         rows = self._pending.rows()
@@ -177,6 +195,6 @@ def _whole(params: Params, mesh: Mesh) -> Params:
     return jax.tree.map(lambda x: x.addressable_data(0), gathered)
 
 
-def _check_metric(name: str, metrics: Metrics) -> None:
+def _check_metric(name: str, metrics: Collection[str]) -> None:
     if name not in metrics:
         raise ValueError(f"best_metric is {name!r}; this run has {', '.join(sorted(metrics))}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from videobooth_jax.diffusion.schedules import NoiseSchedule, make_schedule, respace
@@ -21,6 +22,10 @@ from videobooth_jax.training.state import TrainState
 from videobooth_jax.typing import Array, Params
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+ValidationStep = Callable[[TrainState, Batch, Array | np.integer], Metrics]
+
+HELD_OUT = 2**32 - 1
+"""Folded into a run's key for the draws of validation; no step has this number."""
 
 
 def training_schedule(settings: DiffusionSettings, respacing: str) -> NoiseSchedule:
@@ -153,6 +158,19 @@ def make_train_step(
         return new, metrics
 
     return train_step
+
+
+def make_validation_step(loss: Loss) -> ValidationStep:
+    """Loss and metrics of the averaged weights on a batch; what is drawn depends on the run's key
+    and the number of the batch, (), int32.
+    """
+
+    def validation_step(state: TrainState, batch: Batch, number: Array | np.integer) -> Metrics:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, HELD_OUT), number)
+        value, metrics = loss.evaluate(state.ema_params(), batch, loss.draw(batch, key))
+        return metrics | {"loss": value}
+
+    return validation_step
 
 
 def _gradients(

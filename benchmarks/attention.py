@@ -2,10 +2,12 @@
 
     python benchmarks/attention.py 2 16 1024 320 xla parts map  # seconds, on this machine
     python benchmarks/attention.py 1 1 4096 320 xla pallas --topology v5e:2x4  # a TPU's compiler
+    python benchmarks/attention.py 8 16 4096 320 xla pallas --topology v5e:2x4 --split
 
 The shape is (batch, frames, tokens, channels), of eight heads. Every frame attends to frame 0 and
 to the frame before, a single frame to itself. With ``--topology`` nothing runs: libtpu compiles for
-a TPU that is not there and says what its program needs; ``gigabytes_accessed`` counts the body of a
+a TPU that is not there and says what its program needs, of one device, or with ``--split`` of each
+when the batch is split over all; ``gigabytes_accessed`` counts the body of a
 loop once, so it says little about ``map`` and ``blocks``. Seconds are the least of ``--repeats``
 rounds; in a round the implementations take turns.
 """
@@ -21,9 +23,11 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from videobooth_jax.models.attention import first_and_previous
 from videobooth_jax.models.attention_ops import IMPLEMENTATIONS, attention_over_parts
+from videobooth_jax.sharding import MeshSizes, batch_shardings, known, make_mesh
 
 
 def program(implementation: str, gradient: bool, query: Any, key: Any, value: Any) -> Any:
@@ -48,6 +52,7 @@ def report(compiled: Any) -> dict[str, float]:
 def seconds(compiled: dict[str, Any], spec: Any, repeats: int) -> dict[str, float]:
     keys = jax.random.split(jax.random.key(0), 3)
     arguments = [jax.random.normal(key, spec.shape, spec.dtype) for key in keys]
+    arguments = jax.device_put(arguments, spec.sharding)
     least = dict.fromkeys(compiled, float("inf"))
     for _ in range(repeats + 1):  # caches are warm after the first round, the slowest anyway
         for name, run in compiled.items():
@@ -57,11 +62,11 @@ def seconds(compiled: dict[str, Any], spec: Any, repeats: int) -> dict[str, floa
     return least
 
 
-def place(topology: str) -> Any:
+def mesh_of(topology: str, split: bool) -> Mesh:
     from jax.experimental import topologies
 
-    description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    return jax.sharding.SingleDeviceSharding(description.devices[0])
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    return make_mesh(MeshSizes(data=-1 if split else 1), devices)
 
 
 def main() -> None:
@@ -71,14 +76,18 @@ def main() -> None:
     parser.add_argument("shape", type=int, nargs=4)
     parser.add_argument("implementations", nargs="+", choices=sorted(IMPLEMENTATIONS))
     parser.add_argument("--topology", help="compile for this TPU instead, such as v5e:2x4")
+    parser.add_argument("--split", action="store_true", help="over all devices of the topology")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    sharding = place(args.topology) if args.topology else None
+    mesh = make_mesh(MeshSizes(data=1))
+    if args.topology:
+        mesh = mesh_of(args.topology, args.split)
+    sharding = batch_shardings(mesh, ("latents",))["latents"]
     spec = jax.ShapeDtypeStruct(tuple(args.shape), args.dtype, sharding=sharding)
     for gradient in (False, True):
         compiled = {
-            name: jax.jit(functools.partial(program, name, gradient))
+            name: jax.jit(known(mesh)(functools.partial(program, name, gradient)))
             .lower(spec, spec, spec)
             .compile()
             for name in args.implementations

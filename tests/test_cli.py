@@ -98,7 +98,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_one_line_and_leave_nothing(generate, tmp_path, capsys, name):
+def test_mistakes_are_one_line_and_leave_nothing(generate, tmp_path, capsys, monkeypatch, name):
+    """And are told before the weights are read."""
+    monkeypatch.setattr(pipeline.VideoBoothPipeline, "from_pretrained", lambda model: 1 / 0)
     changes, message = MISTAKES[name]
     assert generate(**changes) == 2
     said = capsys.readouterr()

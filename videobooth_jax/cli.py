@@ -7,7 +7,6 @@ arguments cost nothing. Expected errors are a sentence on stderr and exit status
 import argparse
 import os
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -55,38 +54,9 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from videobooth_jax.compilation_cache import enable_compilation_cache
-    from videobooth_jax.outputs import check_output
-    from videobooth_jax.pipeline import VideoBoothPipeline
-    from videobooth_jax.segmentation.command import segment_photo
+    from videobooth_jax.pipeline.command import generate
 
-    started = time.monotonic()
-    check_output(args.out, args.count, args.overwrite)
-    # Before the model is read: mistakes cost nothing.
-    image = segment_photo(args.image, **_hints(args)).square()
-    enable_compilation_cache()
-    pipeline = VideoBoothPipeline.from_pretrained(args.model)
-    output = pipeline(
-        args.prompt,
-        image,
-        args.subject,
-        segment="none",
-        box=(0, 0, *image.shape[:2]),  # all of the square, white margins too
-        seed=args.seed,
-        count=args.count,
-        progress=True,
-        num_frames=args.frames,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        sampler=args.sampler,
-        injection=args.injection,
-    )
-    files = output.save(args.out, overwrite=args.overwrite)
-    count, frames, height, width, _ = output.frames.shape
-    what = "1 video" if count == 1 else f"{count} videos"
-    seconds = time.monotonic() - started
-    print(f"{what} of {frames} frames, {width}x{height} px, in {seconds:.1f} s:")
-    print(*files, sep="\n")
+    generate(args, _hints(args))
 
 
 def _segment(args: argparse.Namespace) -> None:

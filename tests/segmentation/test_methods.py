@@ -67,6 +67,7 @@ def test_a_plain_photo_is_shown_whole_with_advice(photo):
         ("method auto needs a subject", {"method": "auto"}),
         ("method box has no use for a mask", {"method": "box", "box": (0, 0, 9, 9), "mask": "m"}),
         ("method none has no use for a point", {"method": "none", "point": (3, 3)}),
+        ("method mask has no use for a point", {"mask": "m", "point": (3, 3)}),
         ("no transparent parts", {"method": "alpha"}),
         ("does not lie inside the picture", {"box": (0, 0, 200, 20)}),
         ("four numbers", {"box": (0, 0, 20)}),

@@ -6,6 +6,18 @@
 
 from videobooth_jax.pipeline.programs import Subject
 from videobooth_jax.pipeline.requests import INJECTIONS
-from videobooth_jax.pipeline.video_pipeline import VideoBoothOutput, VideoBoothPipeline, find_model
+from videobooth_jax.pipeline.video_pipeline import (
+    VideoBoothOutput,
+    VideoBoothPipeline,
+    check_request,
+    find_model,
+)
 
-__all__ = ["INJECTIONS", "Subject", "VideoBoothOutput", "VideoBoothPipeline", "find_model"]
+__all__ = [
+    "INJECTIONS",
+    "Subject",
+    "VideoBoothOutput",
+    "VideoBoothPipeline",
+    "check_request",
+    "find_model",
+]

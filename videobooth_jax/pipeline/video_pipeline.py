@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from videobooth_jax.checkpointing import load_model
+from videobooth_jax.checkpointing import load_config, load_model
 from videobooth_jax.data.image_prompt import Box, Picture
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.diffusion.samplers import sample_steps
@@ -333,6 +333,33 @@ class VideoBoothPipeline:
             latents.block_until_ready()
             tick()
         return np.asarray(programs.decode(config, params, latents))
+
+
+def check_request(
+    model: str | os.PathLike[str],
+    prompt: str | Sequence[str],
+    subject: str | Sequence[str] = "",
+    *,
+    seed: int = 0,
+    count: int = 1,
+    **options: Unpack[SamplingOptions],
+) -> None:
+    """What a call would raise of its texts and numbers, without reading any weights.
+
+    Args:
+        model: as for `VideoBoothPipeline.from_pretrained`.
+        prompt, subject, seed, count, **options: as for a call.
+
+    Raises:
+        ValueError: as a call does, or no such model.
+    """
+    whole_number("seed", seed, 0, MAX_WHOLE)
+    whole_number("count", count, 1, MAX_WHOLE)
+    folder = find_model(model)
+    config, columns = load_config(folder), make_columns(prompt, subject, None, None, None)
+    make_plan(config, options)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    read_texts(config, tokenizer, columns.prompts, columns.subjects)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

@@ -180,6 +180,7 @@ def segment(
     pixel = None if point is None else _check_point(point, corners, image.size)
     pixels = on_white(image)
     chosen = name or _own_method(image, mask, box, point)
+    check_method(chosen, mask=mask, box=box, point=point, subject=subject)
     hints = _Hints(mask, corners, pixel, subject, segmenter)
     shown, found, score = METHODS[chosen].find(image, pixels, hints)
     if name is None and chosen == "none" and box is None and shown.all():

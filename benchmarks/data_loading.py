@@ -38,7 +38,7 @@ from videobooth_jax.data.clip_examples import ClipExamples, ClipView
 from videobooth_jax.data.clip_records import DATASET, VERSION, ClipRecord, encode_record
 from videobooth_jax.data.clip_window import clip_window
 from videobooth_jax.data.clips import ClipsSource
-from videobooth_jax.data.latents import STORED, LatentsSource, shard_name
+from videobooth_jax.data.latents import FORMAT_VERSION, STORED, LatentsSource, shard_name
 from videobooth_jax.data.prompt_augment import AUGMENTS
 from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.stream import batched, in_order
@@ -198,8 +198,14 @@ def from_latents(rounds: int, features: bool) -> dict[str, float]:
         shard.mkdir()
         for array in {*STORED, "vision_features"}:
             shape = shapes[array.removesuffix("_deviation")]
-            np.save(shard / f"{array}.npy", np.ones((rows, *shape), np.float16))
-        manifest = {"format_version": 2, "count": rows, "shards": 1, "shard_size": rows}
+            kind = np.uint8 if array == "clip_image" else np.float16
+            np.save(shard / f"{array}.npy", np.ones((rows, *shape), kind))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "count": rows,
+            "shards": 1,
+            "shard_size": rows,
+        }
         manifest |= {"num_frames": FRAMES, "vision_features": True}
         (Path(name) / "manifest.json").write_text(json.dumps(manifest))
         source = LatentsSource(name, FRAMES, features)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from videobooth_jax.costs import Costs, count_costs
+from videobooth_jax.models.attention_ops import attention
 from videobooth_jax.models.pallas_attention import flash_attention
 from videobooth_jax.sharding import MeshSizes, make_mesh
 
@@ -142,6 +143,19 @@ def test_a_kernel_counts_at_every_place_of_its_grid_and_reads_no_scores():
     costs = count_costs(attend, *heads)
     assert costs.matmul_flops == 2 * 2 * (2 * 3 * 1024 * 2048 * 40)
     assert costs.bytes < 4 * (2 * 3 * 1024 * 2048) / 2
+
+
+def test_long_sequences_count_as_the_formula_does_whatever_computes_them():
+    def gradient(implementation):
+        def loss(*qkv):
+            return jnp.sum(attention(*qkv, num_heads=2, implementation=implementation))
+
+        return jax.grad(loss, (0, 1, 2))
+
+    tokens = (spec(1, 4096, 16),) * 3
+    assert (
+        count_costs(gradient("auto"), *tokens).flops == count_costs(gradient("xla"), *tokens).flops
+    )
 
 
 def test_what_every_device_does_counts_on_all():

@@ -144,8 +144,9 @@ def _kernel(equation: JaxprEqn, inner: list[Costs]) -> Costs:
 
 
 def _on_devices(equation: JaxprEqn, inner: list[Costs]) -> Costs:
-    """``shard_map``: what one device does, on all of them."""
-    return sum(inner, Costs()) * equation.params["mesh"].size
+    """``shard_map``: what one device does, on all of them; done twice where two hold the same."""
+    mesh, axes = equation.params["mesh"], equation.params["newly_manual_axes"]
+    return sum(inner, Costs()) * math.prod(mesh.shape[axis] for axis in axes)
 
 
 def _while(equation: JaxprEqn, inner: list[Costs]) -> Costs:

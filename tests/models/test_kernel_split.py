@@ -1,16 +1,18 @@
 """A kernel on a mesh is the kernel on one device."""
 
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from videobooth_jax.models import attention_ops
 from videobooth_jax.models.attention import first_and_previous
 from videobooth_jax.models.attention_ops import attention_over_parts
-from videobooth_jax.models.kernel_split import SPLIT, on_every_device
+from videobooth_jax.models.kernel_split import FRAMES, HEADS, ROWS, on_every_device
 from videobooth_jax.models.pallas_attention import flash_attention_over_parts
 from videobooth_jax.sharding import AXES, MeshSizes, known, make_mesh
 
@@ -39,7 +41,7 @@ def values_and_gradients(implementation, num_heads, query, key, value):
 
 
 def test_it_is_split_as_the_mesh_is():
-    assert sorted(axis for axes in SPLIT for axis in axes) == sorted(AXES)
+    assert sorted((*ROWS, *FRAMES, *HEADS)) == sorted(AXES)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,7 @@ def test_it_is_split_as_the_mesh_is():
     [
         (2, 4, 4, (1, 2, 2)),
         (1, 1, 3, (1, 1, 3)),  # one sample, one frame and three heads cannot be split
+        (8, 1, 1, (2, 1, 1)),  # the autoencoder's batch: frames of all clips, one head
     ],
 )
 def test_values_and_gradients_are_those_of_one_device(
@@ -84,8 +87,21 @@ def test_within_a_split_of_ones_own_it_is_called_as_it_is():
     np.testing.assert_allclose(jax.jit(split)(*given), of_one(*given), atol=1e-6)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_auto_takes_the_kernel_for_long_sequences_once_the_mesh_is_known(monkeypatch, told):
+FOREIGN = jax.sharding.AbstractMesh((8,), ("mine",))
+EXPLICIT = jax.sharding.AbstractMesh((8, 1, 1, 1), AXES, axis_types=(AxisType.Explicit,) * 4)
+
+
+@pytest.mark.parametrize(
+    ("scope", "told"),
+    [
+        (lambda: known(make_mesh(MESH)), True),
+        (contextlib.nullcontext, False),
+        (lambda: jax.sharding.use_abstract_mesh(FOREIGN), False),
+        (lambda: jax.sharding.use_abstract_mesh(EXPLICIT), False),
+    ],
+    ids=["known", "none", "foreign", "explicit"],
+)
+def test_auto_takes_the_kernel_for_long_sequences_once_the_mesh_is_known(monkeypatch, scope, told):
     monkeypatch.undo()
     shape = jax.ShapeDtypeStruct((8, 2, 4096, 16), jnp.bfloat16)
 
@@ -94,8 +110,8 @@ def test_auto_takes_the_kernel_for_long_sequences_once_the_mesh_is_known(monkeyp
         parts = [(key, value)]
         return attention_over_parts(query, parts, num_heads=2, implementation="auto")
 
-    function = known(make_mesh(MESH))(attend) if told else attend
-    traced = jax.jit(function).trace(shape, shape, shape)
+    with scope():
+        traced = jax.jit(attend).trace(shape, shape, shape)
     for platform in ("tpu", "cuda"):
         lowered = traced.lower(lowering_platforms=(platform,)).as_text()
         assert ("tpu_custom_call" in lowered) == (told and platform == "tpu")

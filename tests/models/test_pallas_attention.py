@@ -83,7 +83,7 @@ COMPILE = """
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
 from videobooth_jax.models.attention import first_and_previous
-from videobooth_jax.models.attention_ops import attention_over_parts
+from videobooth_jax.models.attention_ops import attention, attention_over_parts
 from videobooth_jax.sharding import MeshSizes, known, make_mesh
 
 devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
@@ -115,6 +115,15 @@ program = compiled("auto", jnp.bfloat16, sizes, (2, 4, 4096, 320), 8)
 text = program.as_text()
 assert "query_gradient_kernel" in text
 assert "all-gather" not in text and "all-to-all" not in text
+
+# Frames as the autoencoder sees them, a long batch of pictures, stay where they are.
+mesh = make_mesh(MeshSizes(data=2, frames=4), devices)
+place = jax.NamedSharding(mesh, jax.P(("data", "fsdp", "frames")))
+pictures = jax.ShapeDtypeStruct((8, 4096, 128), jnp.bfloat16, sharding=place)
+attend = known(mesh)(lambda *qkv: attention(*qkv, num_heads=1))
+text = jax.jit(attend).lower(pictures, pictures, pictures).compile().as_text()
+assert "forward_kernel" in text
+assert "all-gather" not in text
 
 # The autoencoder's one deep head, in float32.
 compiled("auto", jnp.float32, alone, (1, 1, 4096, 512), 1)

@@ -15,12 +15,13 @@ from tiny_model import TOKENIZER_FILE, random_like
 from tiny_run import run_config, run_model, write_start
 
 from videobooth_jax.checkpointing import load_model, save_model
+from videobooth_jax.data.image_prompt import clip_input
 from videobooth_jax.data.latents import MANIFEST, LatentsSource, shard_name
 from videobooth_jax.models.videobooth import VideoBooth
 from videobooth_jax.precompute.fingerprints import fingerprint, fingerprints
 from videobooth_jax.precompute.writing import PrecomputeConfig, precompute
 from videobooth_jax.training.data import open_training_data
-from videobooth_jax.training.losses import encode_pixels
+from videobooth_jax.training.losses import encode_pixels, pixels_as_floats
 from videobooth_jax.training.train_step import make_loss
 
 SMALL = {"num_frames": 2, "window": 9, "shard_size": 4, "batch_size": 2, "vision_features": True}
@@ -116,7 +117,7 @@ def test_rows_are_what_the_networks_give(written, start, asked):
     apply = VideoBooth(config).apply
     stored = rows(written, features=False)[3]
     feature = rows(written)[3]["vision_features"]
-    shown = jnp.asarray(stored["clip_image"][None])
+    shown = jnp.asarray(clip_input(stored["clip_image"][None]))
     expected = apply({"params": params}, shown, method="vision_features")[0]
     np.testing.assert_allclose(feature, expected, rtol=2e-3, atol=2e-3)  # both were rounded
     zeros = np.zeros((1, 16, 16, 3), np.float32)
@@ -130,7 +131,7 @@ def test_rows_are_what_the_networks_give(written, start, asked):
 
 def as_stored(model, params, batch):
     """A batch of pixels as `precompute` would store it, in float32."""
-    apply = VideoBooth(model).apply
+    apply, batch = VideoBooth(model).apply, pixels_as_floats(batch)
     out = {n: batch[n] for n in ("ids", "placeholder", "null_ids")}
     pictures = {
         "latents": batch["video"],

@@ -17,11 +17,13 @@ from test_config import load
 from tiny_model import random_params
 from tiny_run import run_config, run_model
 
+from videobooth_jax.data.image_prompt import clip_input, vae_input
 from videobooth_jax.models.videobooth import with_dtypes
 from videobooth_jax.sharding import MeshSizes, make_mesh
 from videobooth_jax.training import train_step
 from videobooth_jax.training.config import from_config_dict
 from videobooth_jax.training.data import open_training_data
+from videobooth_jax.training.losses import pixels_as_floats
 from videobooth_jax.training.optimizer import make_optimizer
 from videobooth_jax.training.phases import split
 from videobooth_jax.training.state import create_state
@@ -36,7 +38,7 @@ def gradients(config, counts, dtype="float64"):
     params = jax.tree.map(lambda x: x.astype(dtype), random_params(config.model))
     trained, frozen = split(params, config.trainable)
     state = dataclasses.replace(stand_in.fresh_state(), trained=trained, frozen=frozen)
-    batch = next(open_training_data(config.data, config.model))
+    batch = pixels_as_floats(next(open_training_data(config.data, config.model)))
     batch = {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in batch.items()}
     loss = make_loss(config)
 
@@ -72,6 +74,19 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(task, trainable):
             np.testing.assert_allclose(parts[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
         for name in set(metrics) - {"psnr"}:  # a mean of logarithms
             np.testing.assert_allclose(metrics_of_parts[name], metrics[name], rtol=1e-9)
+
+
+def test_pictures_are_made_floats_as_for_sampling_and_floats_are_left_alone():
+    levels = np.arange(256 * 3, dtype=np.uint16).reshape(1, 16, 16, 3).astype(np.uint8)
+    batch = {"video": levels[None], "vae_image": levels, "clip_image": levels, "ids": levels[0]}
+    made = pixels_as_floats(batch)
+    np.testing.assert_allclose(made["video"][0], vae_input(levels), atol=2e-7)
+    np.testing.assert_allclose(made["vae_image"], vae_input(levels), atol=2e-7)
+    np.testing.assert_allclose(made["clip_image"], clip_input(levels), atol=1e-6)
+    kinds = {made[name].dtype.name for name in ("video", "vae_image", "clip_image")}
+    assert kinds == {"float32"}
+    assert made["ids"] is batch["ids"]
+    assert all(pixels_as_floats(made)[name] is made[name] for name in made)
 
 
 def test_parts_of_a_batch_that_is_spread_stay_where_they_are():

@@ -5,14 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from stand_in import Numbers, config, evaluate, go
+from stand_in import LOSS, Numbers, config, evaluate, fresh_state, go
 from tiny_clips import record, told_by, write_dataset
 from tiny_run import run_config, write_start
 
 from videobooth_jax.checkpointing import TrainCheckpoints
 from videobooth_jax.training.config import ValidationConfig
 from videobooth_jax.training.data import open_training_data, open_validation_data
-from videobooth_jax.training.train_step import HELD_OUT
+from videobooth_jax.training.train_step import HELD_OUT, make_validation_step
 
 EVERY_FOUR = ValidationConfig(every=4, batches=3)
 
@@ -51,6 +51,13 @@ def test_it_is_of_the_averaged_weights_on_the_same_examples_and_draws_each_time(
     assert found[-1].keys() == {"step", "validation_error", "validation_loss"}
 
 
+def test_in_parts_as_training_goes():
+    state, batch = fresh_state(), next(Numbers())
+    whole, parts = (make_validation_step(LOSS, n)(state, batch, np.int32(1)) for n in (1, 2))
+    np.testing.assert_allclose(whole["loss"], parts["loss"], rtol=1e-6)
+    assert whole.keys() == parts.keys()
+
+
 def test_training_is_the_same_with_and_without(tmp_path):
     for name, asked in (("with", EVERY_FOUR), ("without", ValidationConfig())):
         go(tmp_path / name, config(validation=asked), held_out=Others() if asked.every else None)
@@ -69,19 +76,35 @@ def test_the_best_checkpoint_by_it(tmp_path):
         go(tmp_path / "none", config(best_metric="validation_loss"))
 
 
-def test_a_signal_is_heard_between_batches_and_half_a_look_is_not_told(tmp_path):
-    held_out, heard = Others(), []
+def test_a_broken_off_run_has_the_figures_and_the_best_checkpoint_of_an_unbroken_one(tmp_path):
+    """Also where the signal comes in the middle of a look."""
+    fields = {"checkpoint_every": 4, "best_metric": "validation_loss", "validation": EVERY_FOUR}
 
-    def after_one_batch():
-        heard.append(json.loads(held_out.position()) > 100)
-        return any(heard)
+    def after(count):
+        held_out, heard = Others(), []
 
-    go(tmp_path, config(validation=EVERY_FOUR), held_out=held_out, stopped=after_one_batch)
-    assert json.loads(held_out.position()) == 100
-    assert not (tmp_path / "validation.jsonl").exists()
-    for name in ("", "unbroken"):
-        go(tmp_path / name, config(validation=EVERY_FOUR), held_out=Others())
-    assert rows(tmp_path) == rows(tmp_path / "unbroken")
+        def stopped():
+            heard.append(None)
+            return len(heard) > count or json.loads(held_out.position()) > 100
+
+        return {"held_out": held_out, "stopped": stopped}
+
+    for count in (2, 4, 9):
+        go(tmp_path / "broken", config(**fields), **after(count))
+    for name in ("broken", "unbroken"):
+        go(tmp_path / name, config(**fields), held_out=Others())
+    assert rows(tmp_path / "broken") == rows(tmp_path / "unbroken")
+    best = []
+    for name in ("broken", "unbroken"):
+        with TrainCheckpoints(tmp_path / name / "checkpoints", keep_best=1) as checkpoints:
+            best.append((checkpoints.best_step(), checkpoints.latest_step()))
+    assert best[0] == best[1]
+
+
+def test_a_metric_of_training_alone_is_no_best_metric_of_held_out_examples(tmp_path):
+    asked = config(validation=EVERY_FOUR, best_metric="validation_grad_norm")
+    with pytest.raises(ValueError, match="best_metric is 'validation_grad_norm'; this run has"):
+        go(tmp_path, asked, held_out=Others())
 
 
 def test_wrong_numbers_are_refused():
@@ -113,7 +136,7 @@ def test_a_split_of_the_same_dataset_or_one_of_another(start, tmp_path):
     def shown(**settings):
         asked = {"data.source": "clips", "data.path": mine, "validation.every": 1}
         data = open_validation_data(run_config(start, **asked | settings))
-        return {told_by(one)[0] for one in (next(data)["video"][:, :, 8, 8] + 1) * 127.5}
+        return {told_by(one)[0] for one in next(data)["video"][:, :, 8, 8].astype(float)}
 
     assert shown(**{"validation.split": "train[:1]"}) == {0}
     assert shown(**{"validation.split": "train", "validation.path": other}) == {5, 6}

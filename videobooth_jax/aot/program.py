@@ -33,6 +33,7 @@ from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.program import (
     abstract_batch,
     check_batches,
+    computed_once,
     model_flops,
     train_program,
 )
@@ -132,7 +133,8 @@ def sample(config: TrainConfig, devices: Sequence[jax.Device]) -> Program:
         rows_of(keys),
     )
     step = jax.jit(known(mesh)(functools.partial(programs.denoise, model, plan)))
-    return Program(mesh, step, arguments, count_costs(step, *arguments).flops)
+    plain = functools.partial(programs.denoise, computed_once(model), plan)
+    return Program(mesh, step, arguments, count_costs(plain, *arguments).flops)
 
 
 def _place(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

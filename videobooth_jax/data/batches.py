@@ -31,9 +31,9 @@ def collate(
     An example has ``video`` uint8 (f h w 3), ``image_prompt`` uint8 (n n 3), ``prompt`` and
     ``subject``; where the autoencoder is to be shown another picture, that is its ``exemplar``.
 
-    Returns ``video`` (b f h w 3) and ``vae_image`` (b h w 3), float32 in [-1, 1]; ``clip_image`` (b
-    H W 3), float32, CLIP-normalised; ``ids`` (b n) and ``placeholder`` (b m, padded with -1),
-    int32; of filled up batches also ``valid`` (b,) bool.
+    Returns ``video`` (b f h w 3), ``vae_image`` (b h w 3) and ``clip_image`` (b H W 3), uint8: a
+    quarter of what a device then makes of them (`losses.pixels_as_floats`); ``ids`` (b n) and
+    ``placeholder`` (b m, padded with -1), int32; of filled up batches also ``valid`` (b,) bool.
     """
     prompts = [example["image_prompt"] for example in examples]
     shown = [example.get("exemplar", example["image_prompt"]) for example in examples]
@@ -41,9 +41,9 @@ def collate(
     vae = [image_prompt.resize(picture, config.vae_size) for picture in shown]
     subjects = [example["subject"] for example in examples]
     batch = {
-        "video": image_prompt.vae_input(np.stack([example["video"] for example in examples])),
-        "clip_image": image_prompt.clip_input(np.stack(clip)),
-        "vae_image": image_prompt.vae_input(np.stack(vae)),
+        "video": np.stack([example["video"] for example in examples]),
+        "clip_image": np.stack(clip),
+        "vae_image": np.stack(vae),
         "ids": tokenizer.encode([example["prompt"] for example in examples]),
         "placeholder": tokenizer.placeholder(subjects, config.subject_length),
     }

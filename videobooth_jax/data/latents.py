@@ -6,7 +6,7 @@ example, which are memory-mapped:
 ========================  ========================================================================
 ``latents``               (n frames height width channels) float16, scaled posterior means
 ``exemplar_latents``      (n height width channels) float16, of the picture of the subject
-``clip_image``            (n H W 3) float16, CLIP-normalised
+``clip_image``            (n H W 3) uint8
 ``ids``, ``placeholder``  int32
 ``vision_features``       (n layers tokens d) float16, what the projector takes; where asked for
 ========================  ========================================================================
@@ -28,7 +28,7 @@ import numpy as np
 from videobooth_jax.data.stream import Batch, BatchStream, StreamConfig, batched, in_order, mixed
 
 MANIFEST, PLAN, TOKENIZER = "manifest.json", "plan.json", "tokenizer.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DEVIATION = "_deviation"
 SAMPLED = ("latents", "exemplar_latents")
 STORED = (*SAMPLED, *(name + DEVIATION for name in SAMPLED), "clip_image", "ids", "placeholder")
@@ -92,7 +92,7 @@ class LatentsSource:
         return self.manifest["count"]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One example, floats in float32, features as stored."""
+        """One example, latents in float32, features and the picture as stored."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         shard, place = divmod(index, self.manifest["shard_size"])
@@ -102,8 +102,6 @@ class LatentsSource:
                 row[name] = values[: self._num_frames].astype(np.float32)
             elif name.startswith("exemplar"):
                 row[name] = values[None].astype(np.float32)
-            elif name == "clip_image":
-                row[name] = values.astype(np.float32)
         return row
 
     def zeros(self) -> dict[str, np.ndarray]:

@@ -192,12 +192,17 @@ def _cudnn(query: Heads, parts: Parts) -> Heads:
     return out.reshape(query.shape)
 
 
+_LONG = ((KERNEL_SCORES, _blocks), (0, _xla))
+
 AUTO: dict[str, tuple[tuple[int, Callable[[Heads, Parts], Heads]], ...]] = {
     "cpu": ((2**13, _map), (0, _parts)),
     "tpu": ((KERNEL_SCORES, _kernel), (0, _xla)),
-    "default": ((KERNEL_SCORES, _blocks), (0, _xla)),
+    "cuda": _LONG,
+    "rocm": _LONG,
+    "default": ((0, _xla),),
 }
-"""Platform -> what ``auto`` takes from how many scores of one sample, frame and head on."""
+"""Platform -> what ``auto`` takes from how many scores of one sample, frame and head on; the
+default is the plain formula, by which FLOPs are counted (`costs`)."""
 
 
 def _auto(query: Heads, parts: Parts) -> Heads:

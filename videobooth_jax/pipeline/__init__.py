@@ -4,14 +4,10 @@
 `video_pipeline` joins them.
 """
 
+from videobooth_jax.pipeline.finding import find_model
 from videobooth_jax.pipeline.programs import Subject
-from videobooth_jax.pipeline.requests import INJECTIONS
-from videobooth_jax.pipeline.video_pipeline import (
-    VideoBoothOutput,
-    VideoBoothPipeline,
-    check_request,
-    find_model,
-)
+from videobooth_jax.pipeline.requests import INJECTIONS, check_request
+from videobooth_jax.pipeline.video_pipeline import VideoBoothOutput, VideoBoothPipeline
 
 __all__ = [
     "INJECTIONS",

@@ -6,8 +6,8 @@ from typing import Any
 
 from videobooth_jax.compilation_cache import enable_compilation_cache
 from videobooth_jax.outputs import check_output
-from videobooth_jax.pipeline.requests import SamplingOptions
-from videobooth_jax.pipeline.video_pipeline import VideoBoothPipeline, check_request
+from videobooth_jax.pipeline.requests import SamplingOptions, check_request
+from videobooth_jax.pipeline.video_pipeline import VideoBoothPipeline
 from videobooth_jax.segmentation.command import segment_photo
 
 

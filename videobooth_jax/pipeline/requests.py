@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
+from videobooth_jax.checkpointing import load_config
 from videobooth_jax.data import image_prompt
 from videobooth_jax.data.image_prompt import Box, Picture
 from videobooth_jax.data.tokenizer import Tokenizer
@@ -15,6 +17,7 @@ from videobooth_jax.diffusion.samplers import Sampler, make_sampler
 from videobooth_jax.diffusion.schedules import NoiseSchedule, make_schedule
 from videobooth_jax.models.unet_config import KVMode
 from videobooth_jax.models.videobooth import VideoBoothConfig
+from videobooth_jax.pipeline.finding import find_model
 from videobooth_jax.segmentation import Point, WordSegmenter, check_method, segment
 
 INJECTIONS: dict[str, KVMode] = {"fine": "fine", "coarse": "coarse", "text": "plain"}
@@ -23,6 +26,8 @@ words alone; ``text``: nothing, the base text-to-video model."""
 
 MAX_FRAMES, MAX_SIZE = 8, 4
 """The longest and largest videos made, in multiples of the model's own length and sides."""
+MAX_WHOLE = 2**32 - 1
+"""The largest seed, and count of videos."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -179,6 +184,33 @@ class Columns:
     masks: list[Picture | None]
     boxes: list[Box | None]
     points: list[Point | None]
+
+
+def check_request(
+    model: str | os.PathLike[str],
+    prompt: str | Sequence[str],
+    subject: str | Sequence[str] = "",
+    *,
+    seed: int = 0,
+    count: int = 1,
+    **options: Unpack[SamplingOptions],
+) -> None:
+    """What a call would raise of its texts and numbers, without reading any weights.
+
+    Args:
+        model: as for `VideoBoothPipeline.from_pretrained`.
+        prompt, subject, seed, count, **options: as for a call.
+
+    Raises:
+        ValueError: as a call does, or no such model.
+    """
+    whole_number("seed", seed, 0, MAX_WHOLE)
+    whole_number("count", count, 1, MAX_WHOLE)
+    folder = find_model(model)
+    config, columns = load_config(folder), make_columns(prompt, subject, None, None, None)
+    make_plan(config, options)
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    read_texts(config, tokenizer, columns.prompts, columns.subjects)
 
 
 def make_columns(

@@ -14,16 +14,18 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from videobooth_jax.checkpointing import load_config, load_model
+from videobooth_jax.checkpointing import load_model
 from videobooth_jax.data.image_prompt import Box, Picture
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.diffusion.samplers import sample_steps
 from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
+from videobooth_jax.pipeline.finding import find_model
 from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once, told
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
+    MAX_WHOLE,
     Columns,
     Pictures,
     Plan,
@@ -40,11 +42,8 @@ from videobooth_jax.segmentation import Point, WordSegmenter
 from videobooth_jax.sharding import weight_shardings
 from videobooth_jax.typing import Frames, Keys, Params
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "models"
-"""Model directories inside the package, by name."""
 FPS = 8.0
 """Frames per second of videos, as the published results are shown."""
-MAX_WHOLE = 2**32 - 1
 
 Progress = bool | Callable[[int, int], None]
 SubjectOf = Callable[[np.ndarray], Subject]
@@ -333,49 +332,6 @@ class VideoBoothPipeline:
             latents.block_until_ready()
             tick()
         return np.asarray(programs.decode(config, params, latents))
-
-
-def check_request(
-    model: str | os.PathLike[str],
-    prompt: str | Sequence[str],
-    subject: str | Sequence[str] = "",
-    *,
-    seed: int = 0,
-    count: int = 1,
-    **options: Unpack[SamplingOptions],
-) -> None:
-    """What a call would raise of its texts and numbers, without reading any weights.
-
-    Args:
-        model: as for `VideoBoothPipeline.from_pretrained`.
-        prompt, subject, seed, count, **options: as for a call.
-
-    Raises:
-        ValueError: as a call does, or no such model.
-    """
-    whole_number("seed", seed, 0, MAX_WHOLE)
-    whole_number("count", count, 1, MAX_WHOLE)
-    folder = find_model(model)
-    config, columns = load_config(folder), make_columns(prompt, subject, None, None, None)
-    make_plan(config, options)
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
-    read_texts(config, tokenizer, columns.prompts, columns.subjects)
-
-
-def find_model(model: str | os.PathLike[str]) -> Path:
-    """The folder of a model inside the package, by name, or the model directory itself.
-
-    Raises:
-        ValueError: there is neither.
-    """
-    shipped = {path.name: path for path in SHIPPED.glob("*")}
-    folder = shipped.get(str(model), Path(model).expanduser())
-    if not folder.is_dir():
-        raise ValueError(
-            f"there is no model {str(model)!r}: give the path of a model directory, or the name of "
-            f"one inside the package ({', '.join(sorted(shipped)) or 'none here'})"
-        )
-    return folder
 
 
 def _batches(count: int, size: int) -> list[np.ndarray]:

@@ -30,6 +30,7 @@ from videobooth_jax.checkpointing.paths import resolve
 from videobooth_jax.data.batches import Batch, BatchConfig, collate, with_changed_prompt
 from videobooth_jax.data.clip_examples import ClipExamples, ClipView
 from videobooth_jax.data.clips import ClipsSource
+from videobooth_jax.data.image_prompt import clip_input, vae_input
 from videobooth_jax.data.latents import (
     DEVIATION,
     FEATURES,
@@ -134,7 +135,11 @@ def precompute(
     mine = [k for k in range(plan["shards"]) if k % part[1] == part[0] - 1]
     stack = partial(collate, tokenizer=tokenizer, config=shape)
     _write_shards(
-        out, plan, mine, lambda places: batched(_picked(examples, places), shape, stack), encode
+        out,
+        plan,
+        mine,
+        lambda places: batched(_picked(examples, places), shape, stack),
+        lambda batch: encode(_as_floats(batch)),
     )
     return _finish(out, plan)
 
@@ -174,6 +179,11 @@ def _picked(examples: grain.MapDataset[Any], places: np.ndarray) -> grain.MapDat
     return grain.MapDataset.source(Picked(examples, places))
 
 
+def _as_floats(batch: Batch) -> Batch:
+    """Pictures as the autoencoder takes them; the image tower's are stored as they are."""
+    return batch | {name: vae_input(batch[name]) for name in ("video", "vae_image")}
+
+
 def _encoder(
     config: VideoBoothConfig, params: Params, vision_features: bool
 ) -> Callable[[Batch], Batch]:
@@ -198,9 +208,9 @@ def _encoder(
                 mean, deviation = posterior(params, batch[pixels])
                 stored |= {name: np.asarray(mean), name + DEVIATION: np.asarray(deviation)}
         if "clip_image" in batch:
-            stored["clip_image"] = batch["clip_image"].astype(np.float16)
+            stored["clip_image"] = batch["clip_image"]
             if vision_features:
-                stored[FEATURES] = np.asarray(features(params, batch["clip_image"]))
+                stored[FEATURES] = np.asarray(features(params, clip_input(batch["clip_image"])))
         return stored
 
     return encode

@@ -25,7 +25,7 @@ from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
 from videobooth_jax.sharding import make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data, open_validation_data
-from videobooth_jax.training.losses import Batch
+from videobooth_jax.training.losses import Batch, pixels_as_floats
 from videobooth_jax.training.program import (
     TrainProgram,
     check_batches,
@@ -122,5 +122,6 @@ def with_scaling_factor(config: VideoBoothConfig, params: Params, batch: Batch) 
     def deviation(params: Params, video: Array) -> Array:
         return jnp.std(model.apply({"params": params}, video, method="encode")[0])
 
-    factor = config.vae.scaling_factor / float(deviation(params, batch["video"]))
+    video = pixels_as_floats(batch)["video"]
+    factor = config.vae.scaling_factor / float(deviation(params, video))
     return replace(config, vae=replace(config.vae, scaling_factor=factor))

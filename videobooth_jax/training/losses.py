@@ -31,6 +31,24 @@ Batch = dict[str, Any]
 Metrics = dict[str, Array]
 
 
+def pixels_as_floats(batch: Batch) -> Batch:
+    """A batch with its uint8 pictures as the networks take them, float32: in [-1, 1] for the
+    autoencoder, CLIP-normalised for the image tower. What is float is left as it is.
+    """
+    mean, deviation = (x.reshape(1, 1, 1, 3) for x in (CLIP_MEAN, CLIP_STD))
+    ranges: dict[str, Callable[[Array], Array]] = {
+        "video": lambda x: x / 127.5 - 1.0,
+        "vae_image": lambda x: x / 127.5 - 1.0,
+        "clip_image": lambda x: (x / 255.0 - mean) / deviation,
+    }
+    made = {
+        name: in_range(jnp.asarray(batch[name], jnp.float32))
+        for name, in_range in ranges.items()
+        if name in batch and batch[name].dtype == jnp.uint8
+    }
+    return batch | made
+
+
 def bound(model: VideoBooth, params: Params) -> Callable[..., Any]:
     """The model's methods, by name, on these weights: ``bound(model, params)(x, method="...")``."""
     return functools.partial(model.apply, {"params": params})

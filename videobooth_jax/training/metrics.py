@@ -75,8 +75,8 @@ class Reporter:
         self._primary = jax.process_index() == 0
         self.metrics = Records(workdir / "metrics.jsonl", writes=self._primary)
         self._validation = Records(workdir / "validation.jsonl", writes=self._primary)
-        self.metrics.keep_until(first_step)
-        self._validation.keep_until(first_step - 1)  # made again, see `run_steps`
+        for records in (self.metrics, self._validation):
+            records.keep_until(first_step)
         self._speed = Records(workdir / "speed.jsonl", writes=self._primary)
         self._speed.append({"step": first_step, "unix_time": time.time(), "event": "start"})
         self._folder = workdir / "tensorboard"

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from videobooth_jax.checkpointing import load_config, load_model
 from videobooth_jax.costs import count_costs
 from videobooth_jax.data.batches import BatchConfig
-from videobooth_jax.models.videobooth import abstract_params, init_params
+from videobooth_jax.models.videobooth import VideoBoothConfig, abstract_params, init_params
 from videobooth_jax.sharding import (
     batch_shardings,
     check_batch,
@@ -93,12 +93,23 @@ def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
             donate_argnums=0,
             out_shardings=(shardings, replicated(mesh)),
         ),
-        validate=jax.jit(known(mesh)(make_validation_step(loss)), out_shardings=replicated(mesh)),
+        validate=jax.jit(
+            known(mesh)(make_validation_step(loss, config.accumulate_steps)),
+            out_shardings=replicated(mesh),
+        ),
     )
 
 
 COMPUTED_TWICE = ("map", "blocks", "pallas")
 """Attention implementations that compute scores again for the gradient."""
+
+
+def computed_once(model: VideoBoothConfig) -> VideoBoothConfig:
+    """The same model with nothing computed twice, be it to save memory or on two devices."""
+    unet = replace(model.unet, remat="none")
+    if unet.attention_implementation in COMPUTED_TWICE:
+        unet = replace(unet, attention_implementation="xla")
+    return replace(model, unet=unet)
 
 
 def model_flops(program: TrainProgram, batch: Batch) -> int:
@@ -111,16 +122,10 @@ def model_flops(program: TrainProgram, batch: Batch) -> int:
         program: of any task.
         batch: global; arrays or ShapeDtypeStructs.
     """
-    unet = program.config.model.unet
-    again = unet.attention_implementation in COMPUTED_TWICE
-    plain = replace(
-        unet,
-        remat="none",
-        attention_implementation="xla" if again else unet.attention_implementation,
-    )
-    if plain != unet:
-        model = replace(program.config.model, unet=plain)
-        program = train_program(replace(program.config, model=model), program.mesh)
+    config = program.config
+    model = computed_once(config.model)
+    if model != config.model:
+        program = train_program(replace(config, model=model), program.mesh)
     state = program.state
     update = program.optimizer.update
     own = count_costs(update, state.trained, state.opt_state, state.trained)
@@ -144,14 +149,14 @@ def abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
             shapes["zero_exemplar" + name] = ((1, 1, *picture), jnp.float32)
     else:
         picture = (model.height, model.width, 3)
-        shapes["video"] = ((size, config.data.num_frames, *picture), jnp.float32)
-        shapes["vae_image"] = ((size, *picture), jnp.float32)
+        shapes["video"] = ((size, config.data.num_frames, *picture), jnp.uint8)
+        shapes["vae_image"] = ((size, *picture), jnp.uint8)
     if config.data.source == "latents" and config.data.vision_features:
         vision, layers = model.vision_encoder, len(model.vision_layers)
         features = (size, layers, vision.num_tokens, vision.hidden_size)
         shapes["vision_features"] = (features, jnp.float16)
     else:
-        shapes["clip_image"] = ((size, side, side, 3), jnp.float32)
+        shapes["clip_image"] = ((size, side, side, 3), jnp.uint8)
     structs = {name: jax.ShapeDtypeStruct(*given) for name, given in shapes.items()}
     return _placed(structs, batch_shardings(mesh, structs))
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
@@ -23,7 +24,7 @@ from videobooth_jax.training.progress import Pending, Progress, check_finite, su
 from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped
-from videobooth_jax.training.validation import names, validate
+from videobooth_jax.training.validation import PREFIX, validate
 from videobooth_jax.typing import Params
 
 
@@ -64,8 +65,6 @@ def run_steps(
         loop = _Loop(program, feed, checkpoints, reporter, progress, stopped)
         together = StopTogether(mesh, stopped)
         step = saved = int(state.step)
-        if step and held_out is not None:  # a signal may have kept it from being done
-            loop.validate(step, state, held_out, together)
         while step < config.steps and not together():
             with profiler.step(step), loop.first():
                 state, metrics = program.step(state, feed.take())
@@ -75,7 +74,7 @@ def run_steps(
             if config.sample_every and step % config.sample_every == 0:
                 loop.sample(step, state)
             if held_out is not None:
-                loop.validate(step, state, held_out, together)
+                loop.validate(step, state, held_out)
             if step % config.checkpoint_every == 0:
                 loop.save(step, state)
                 saved = step
@@ -113,9 +112,11 @@ class _Loop:
             return
         with self._clock.aside():
             program, batch = self._program, self._feed.peek()
-            metrics = jax.eval_shape(program.step, program.state, batch)[1]
-            held_out = names(metrics) if self._config.validation.every else ()
-            _check_metric(self._config.best_metric, {*metrics, *held_out})
+            names = set(jax.eval_shape(program.step, program.state, batch)[1])
+            if self._config.validation.every:
+                held_out = jax.eval_shape(program.validate, program.state, batch, np.int32(0))
+                names |= {PREFIX + name for name in held_out}
+            _check_metric(self._config.best_metric, names)
             self._work = self._count(batch)
             yield
 
@@ -164,15 +165,13 @@ class _Loop:
             if picture is not None:
                 self._reporter.image("samples", picture, step)
 
-    def validate(self, step: int, state: TrainState, data: TrainingData, stopped: Stopped) -> None:
+    def validate(self, step: int, state: TrainState, data: TrainingData) -> None:
         """Report the loss on held-out examples where it is due."""
         if step % self._config.validation.every:
             return
         jax.block_until_ready(state.step)
         with self._clock.aside():
-            found = validate(self._program, state, data, stopped)
-            if found is not None:
-                self._reporter.validation(step, found)
+            self._reporter.validation(step, validate(self._program, state, data))
 
     def save(self, step: int, state: TrainState) -> None:
         """Save state, data position and progress as one, with its score."""

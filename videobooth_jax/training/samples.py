@@ -14,7 +14,13 @@ from videobooth_jax.outputs import contact_sheet
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.requests import make_plan, sampler_of
 from videobooth_jax.training.config import ObjectiveConfig, TrainConfig
-from videobooth_jax.training.losses import Batch, bound, condition, encode_pixels
+from videobooth_jax.training.losses import (
+    Batch,
+    bound,
+    condition,
+    encode_pixels,
+    pixels_as_floats,
+)
 from videobooth_jax.training.stopping import Stopped
 from videobooth_jax.typing import Frames, Params
 
@@ -38,6 +44,7 @@ def sample_grid(
     reconstructions.
     """
     rows = {name: x if name == "null_ids" else x[:MOST] for name, x in batch.items()}
+    rows = pixels_as_floats(rows)
     grids = {"diffusion": _videos, "autoencoder": _reconstructions}
     if config.task not in grids:
         return None

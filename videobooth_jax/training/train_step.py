@@ -59,7 +59,7 @@ class Loss:
 
 
 def make_loss(config: TrainConfig) -> Loss:
-    """The loss of ``config.task``."""
+    """The loss of ``config.task``, of batches whose pictures may be uint8."""
     model = VideoBooth(config.model)
     objective = config.objective
     table = {
@@ -74,7 +74,12 @@ def make_loss(config: TrainConfig) -> Loss:
             is_mean=False,
         ),
     }
-    return table[config.task]()
+    loss = table[config.task]()
+
+    def evaluate(params: Params, batch: Batch, draws: Any) -> tuple[Array, Metrics]:
+        return loss.evaluate(params, losses.pixels_as_floats(batch), draws)
+
+    return dataclasses.replace(loss, evaluate=evaluate)
 
 
 def _diffusion(config: TrainConfig, model: VideoBooth) -> Loss:
@@ -160,14 +165,19 @@ def make_train_step(
     return train_step
 
 
-def make_validation_step(loss: Loss) -> ValidationStep:
-    """Loss and metrics of the averaged weights on a batch; what is drawn depends on the run's key
-    and the number of the batch, (), int32.
+def make_validation_step(loss: Loss, accumulate_steps: int = 1) -> ValidationStep:
+    """Loss and metrics of the averaged weights on a batch, in as many parts as in training; what is
+    drawn depends on the run's key and the number of the batch, (), int32.
     """
 
     def validation_step(state: TrainState, batch: Batch, number: Array | np.integer) -> Metrics:
         key = jax.random.fold_in(jax.random.fold_in(state.key, HELD_OUT), number)
-        value, metrics = loss.evaluate(state.ema_params(), batch, loss.draw(batch, key))
+        params = state.ema_params()
+
+        def evaluate(batch: Batch, draws: Any) -> tuple[Array, Metrics]:
+            return loss.evaluate(params, batch, draws)
+
+        value, metrics = _mean(evaluate, batch, loss.draw(batch, key), accumulate_steps)
         return metrics | {"loss": value}
 
     return validation_step
@@ -176,9 +186,7 @@ def make_validation_step(loss: Loss) -> ValidationStep:
 def _gradients(
     loss: Loss, state: TrainState, batch: Batch, draws: Any, count: int
 ) -> tuple[Array, Metrics, Params]:
-    """Loss, metrics and gradient of the trained leaves: means over ``count`` equal parts of the
-    batch, one after the other, so that activations of one part are held at a time.
-    """
+    """Loss, metrics and gradient of the trained leaves, see `_mean`."""
 
     def loss_of(trained: Params, batch: Batch, draws: Any) -> tuple[Array, Metrics]:
         return loss.evaluate(merge(trained, state.frozen), batch, draws)
@@ -188,6 +196,13 @@ def _gradients(
         (value, metrics), gradients = differentiate(state.trained, batch, draws)
         return value, metrics, gradients
 
+    return _mean(evaluate, batch, draws, count)
+
+
+def _mean(evaluate: Callable[[Batch, Any], Any], batch: Batch, draws: Any, count: int) -> Any:
+    """Means of what ``evaluate`` gives, any pytree, over ``count`` equal parts of the batch, one
+    after the other, so that activations of one part are held at a time.
+    """
     if count == 1:
         return evaluate(batch, draws)
     parts, whole = _split_rows((batch, draws), len(batch["ids"]), count)

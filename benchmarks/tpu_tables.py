@@ -23,15 +23,24 @@ RESULTS = ROOT / "docs" / "results" / "tpu"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One `videobooth compile`, one video on every device; its file is named after it."""
+    """One `videobooth compile`, one video on every device, or group of devices that share one; its
+    file is named after it.
+    """
 
     what: str  # "coarse", "fine": a training step; "sample": a guided denoising step
     topology: str
     chips: int
+    axis: str = "data"  # of the mesh, over which ...
+    size: int = 1  # ... so many devices lie, if not all over data
 
     @property
     def name(self) -> str:
-        return f"{self.what}-{self.topology.replace(':', '-')}"
+        mesh = "" if self.axis == "data" else f"-{self.axis}-{self.size}"
+        return f"{self.what}-{self.topology.replace(':', '-')}{mesh}"
+
+    @property
+    def rows(self) -> int:
+        return self.chips // self.size if self.axis in ("frames", "tensor") else self.chips
 
     def command(self, out: Path) -> list[str]:
         stage = "coarse" if self.what == "coarse" else "fine"
@@ -40,19 +49,22 @@ class Case:
             f"--config=configs/videobooth_{stage}.py",
             f"--topology={self.topology}",
             f"--what={'sample' if self.what == 'sample' else 'train'}",
-            f"--config.data.batch_size={self.chips}",
+            f"--config.data.batch_size={self.rows}",
+            *(() if self.axis == "data" else (f"--config.mesh.{self.axis}={self.size}",)),
             f"--out={out}",
         ]
 
 
 V5E = (("v5e:2x4", 8), ("v5e:8x8", 64), ("v5e:16x16", 256))
 OTHERS = (("v6e:2x4", 8), ("v5p:2x2x2", 8), ("v4:2x2x2", 8))
+MESHES = (("fsdp", 8), ("tensor", 2))
 CASES = (
     *(Case(what, *place) for what in ("fine", "coarse", "sample") for place in V5E),
     *(Case("fine", *place) for place in OTHERS),
+    *(Case("fine", "v5e:2x4", 8, *mesh) for mesh in MESHES),
 )
 """v5e at three sizes, where a device's work must not grow with their number; the fine step on every
-generation."""
+generation, and on meshes that split weights or heads."""
 
 
 def compile_missing(cases: Sequence[Case], results: Path) -> list[str]:
@@ -128,7 +140,7 @@ def scaling_table(cases: Sequence[Case], reports: dict[str, dict[str, Any]]) -> 
     first: dict[str, tuple[float, ...]] = {}
     for case in cases:
         costs = reports.get(case.name, {}).get("costs")
-        if costs is None or not case.topology.startswith("v5e"):
+        if costs is None or case.axis != "data" or not case.topology.startswith("v5e"):
             continue
         figures = (
             costs["memory"]["total"],

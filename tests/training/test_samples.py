@@ -65,6 +65,7 @@ def test_an_autoencoder_shows_reconstructions_and_clip_nothing(start, batch):
     assert samples.sample_grid(dataclasses.replace(config, task="clip"), params, batch) is None
 
 
+@pytest.mark.slow
 def test_a_stop_is_heard_between_sampling_steps(start, batch):
     config = run_config(start)
     asked = iter([False, True])

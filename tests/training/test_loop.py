@@ -122,6 +122,7 @@ def test_resuming_gives_the_same_bits_as_an_unbroken_run(start, straight, tmp_pa
     assert [json.loads(line)["step"] for line in one.splitlines()] == [2, 4]
 
 
+@pytest.mark.slow
 def test_killed_in_a_save_and_resumed_every_bit_is_that_of_an_unbroken_run(
     start, straight, tmp_path
 ):

@@ -23,7 +23,6 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from videobooth_jax.models.attention import first_and_previous
 from videobooth_jax.models.attention_ops import IMPLEMENTATIONS, attention_over_parts
@@ -62,11 +61,10 @@ def seconds(compiled: dict[str, Any], spec: Any, repeats: int) -> dict[str, floa
     return least
 
 
-def mesh_of(topology: str, split: bool) -> Mesh:
+def devices_of(topology: str) -> Any:
     from jax.experimental import topologies
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    return make_mesh(MeshSizes(data=-1 if split else 1), devices)
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
 def main() -> None:
@@ -76,13 +74,12 @@ def main() -> None:
     parser.add_argument("shape", type=int, nargs=4)
     parser.add_argument("implementations", nargs="+", choices=sorted(IMPLEMENTATIONS))
     parser.add_argument("--topology", help="compile for this TPU instead, such as v5e:2x4")
-    parser.add_argument("--split", action="store_true", help="over all devices of the topology")
+    parser.add_argument("--split", action="store_true", help="the batch, over all devices")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    mesh = make_mesh(MeshSizes(data=1))
-    if args.topology:
-        mesh = mesh_of(args.topology, args.split)
+    devices = devices_of(args.topology) if args.topology else None
+    mesh = make_mesh(MeshSizes(data=-1 if args.split else 1), devices)
     sharding = batch_shardings(mesh, ("latents",))["latents"]
     spec = jax.ShapeDtypeStruct(tuple(args.shape), args.dtype, sharding=sharding)
     for gradient in (False, True):

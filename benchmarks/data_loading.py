@@ -205,8 +205,9 @@ def from_latents(rounds: int, features: bool) -> dict[str, float]:
             "count": rows,
             "shards": 1,
             "shard_size": rows,
+            "num_frames": FRAMES,
+            "vision_features": True,
         }
-        manifest |= {"num_frames": FRAMES, "vision_features": True}
         (Path(name) / "manifest.json").write_text(json.dumps(manifest))
         source = LatentsSource(name, FRAMES, features)
         places = itertools.cycle(np.random.default_rng(0).permutation(rows).tolist())

@@ -87,7 +87,7 @@ class StopTogether:
     """All processes stop at the same step: what one of them is asked, all hear.
 
     Each call sends this process's answer on its way through the devices and returns what was agreed
-    on at the call before, so nobody waits for the step under way. Everybody calls it equally often.
+    on at the call before, so nobody waits for the step under way. Called once a step by everybody.
     """
 
     def __init__(self, mesh: Mesh, stopped: Callable[[], bool]):

@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from model_checks import TINY, random_like
 
+from videobooth_jax.models.remat import REMAT
 from videobooth_jax.models.unet_3d import UNet3D
 from videobooth_jax.models.unet_config import UNet3DConfig
 from videobooth_jax.models.videobooth import VideoBooth, abstract_params, with_dtypes
@@ -78,7 +79,13 @@ def bytes_kept(remat):
     return sum(x.size * x.dtype.itemsize for x in kept)
 
 
-@pytest.mark.parametrize("remat", ["dots", pytest.param("blocks", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "blocks" else name
+        for name in sorted(set(REMAT) - {"none"})
+    ],
+)
 def test_parameters_loss_and_gradients_stay_the_same(remat):
     config = dataclasses.replace(CONFIG, remat=remat)
     assert set(flatten_dict(shapes(config))) == set(flatten_dict(shapes(CONFIG)))
@@ -115,9 +122,9 @@ def moved(tree, seed):
 
 
 def test_bfloat16_compute_gives_float32_gradients_of_float32_parameters():
-    """Every tensor within 2 %, or within twice of what one rounding of all weights and inputs does
-    to it in float32 (root mean square of three draws): so much, a fifth of some small tensors here,
-    does this loss itself make of 8 bits.
+    """The whole within 5 %. Every tensor within 2 %, or within twice of what one rounding of all
+    weights and inputs does to it in float32 (root mean square of three draws): so much, a fifth of
+    some small tensors here, does this loss itself make of 8 bits.
     """
     exact = flatten_dict(gradient("none")[1])
     found = flatten_dict(gradient("none", "bfloat16")[1])
@@ -132,6 +139,10 @@ def test_bfloat16_compute_gives_float32_gradients_of_float32_parameters():
         squares = [distance(draw[name], want) ** 2 for draw in draws]
         allowed = max(2 * np.mean(squares) ** 0.5, 0.02 * distance(want, 0))
         assert distance(found[name], want) <= allowed, "/".join(name)
+    got, want = (
+        np.concatenate([np.ravel(tree[name]) for name in exact]) for tree in (found, exact)
+    )
+    assert distance(got, want) <= 0.05 * distance(want, 0)
 
 
 @pytest.mark.parametrize("dropped", ["zeros", "none"])

@@ -22,12 +22,11 @@ class Others(Numbers):
 
     def __init__(self):
         super().__init__()
-        self.set_position("100")
-        self.starts = 0
+        self._position, self.starts = 100, 0
 
     def set_position(self, position):
         super().set_position(position)
-        self.starts = getattr(self, "starts", 0) + 1
+        self.starts += 1
 
 
 def rows(workdir):

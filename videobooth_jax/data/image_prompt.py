@@ -8,6 +8,7 @@ and says plainly what is wrong with them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -160,14 +161,19 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return rows[:, left] * (1 - x) + rows[:, right] * x
 
 
-def clip_input(image: np.ndarray) -> np.ndarray:
-    """uint8 (..., 3) to the image tower's input: 0..1 less CLIP's mean over its deviation,
-    float32."""
-    return (image.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD
+def clip_input(image: Any) -> Any:
+    """uint8 (..., 3), of NumPy or JAX, to the image tower's input, float32."""
+    return clip_normalised(image.astype(np.float32) / 255)
 
 
-def vae_input(image: np.ndarray) -> np.ndarray:
-    """uint8 (..., 3) to the autoencoder's range [-1, 1], float32."""
+def clip_normalised(image: Any) -> Any:
+    """Floats 0..1 (..., 3), of NumPy or JAX, less CLIP's mean, over its deviation."""
+    channels = (1,) * (image.ndim - 1) + (3,)
+    return (image - CLIP_MEAN.reshape(channels)) / CLIP_STD.reshape(channels)
+
+
+def vae_input(image: Any) -> Any:
+    """uint8 (..., 3), of NumPy or JAX, to the autoencoder's range [-1, 1], float32."""
     return image.astype(np.float32) / np.float32(127.5) - 1
 
 

@@ -18,7 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from videobooth_jax.data.image_prompt import CLIP_MEAN, CLIP_STD
+from videobooth_jax.data.image_prompt import clip_input, clip_normalised, vae_input
 from videobooth_jax.diffusion import gaussian
 from videobooth_jax.diffusion.schedules import NoiseSchedule
 from videobooth_jax.models.clip import word_sources
@@ -35,14 +35,9 @@ def pixels_as_floats(batch: Batch) -> Batch:
     """A batch with its uint8 pictures as the networks take them, float32: in [-1, 1] for the
     autoencoder, CLIP-normalised for the image tower. What is float is left as it is.
     """
-    mean, deviation = (x.reshape(1, 1, 1, 3) for x in (CLIP_MEAN, CLIP_STD))
-    ranges: dict[str, Callable[[Array], Array]] = {
-        "video": lambda x: x / 127.5 - 1.0,
-        "vae_image": lambda x: x / 127.5 - 1.0,
-        "clip_image": lambda x: (x / 255.0 - mean) / deviation,
-    }
+    ranges = {"video": vae_input, "vae_image": vae_input, "clip_image": clip_input}
     made = {
-        name: in_range(jnp.asarray(batch[name], jnp.float32))
+        name: in_range(batch[name])
         for name, in_range in ranges.items()
         if name in batch and batch[name].dtype == jnp.uint8
     }
@@ -300,8 +295,7 @@ def clip_loss(model: VideoBooth, params: Params, batch: Batch) -> tuple[Array, M
     size = model.config.vision_encoder.image_size
     frame = (batch["video"][:, 0] + 1.0) / 2.0
     frame = jax.image.resize(frame, (frame.shape[0], size, size, 3), "bilinear")
-    frame = (frame - CLIP_MEAN.reshape(1, 1, 1, 3)) / CLIP_STD.reshape(1, 1, 1, 3)
-    text, image, scale = apply(batch["ids"], frame, method="contrastive")
+    text, image, scale = apply(batch["ids"], clip_normalised(frame), method="contrastive")
     _, prompt, _ = apply(batch["ids"], batch["clip_image"], method="contrastive")
     metrics = {}
     total = jnp.zeros((), jnp.float32)

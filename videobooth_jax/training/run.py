@@ -73,7 +73,7 @@ def run_steps(
             loop.after(step, metrics)
             if config.sample_every and step % config.sample_every == 0:
                 loop.sample(step, state)
-            if held_out is not None:
+            if held_out is not None and step % config.validation.every == 0:
                 loop.validate(step, state, held_out)
             if step % config.checkpoint_every == 0:
                 loop.save(step, state)
@@ -166,9 +166,7 @@ class _Loop:
                 self._reporter.image("samples", picture, step)
 
     def validate(self, step: int, state: TrainState, data: TrainingData) -> None:
-        """Report the loss on held-out examples where it is due."""
-        if step % self._config.validation.every:
-            return
+        """Report the loss on held-out examples."""
         jax.block_until_ready(state.step)
         with self._clock.aside():
             self._reporter.validation(step, validate(self._program, state, data))

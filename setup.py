@@ -31,6 +31,7 @@ BASE = [
     "numpy>=2.0,<3",
     "ml_dtypes>=0.5,<1",
     "absl-py>=2.1,<3",
+    "flatbuffers>=25,<26",
     "pillow>=12,<14",
     "av>=16,<19",
     "safetensors>=0.8,<0.9",

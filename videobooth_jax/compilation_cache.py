@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import jax
+from etils import epath
 
 SWITCH = "VIDEOBOOTH_CACHE"
 
@@ -56,3 +57,9 @@ def enable_compilation_cache() -> Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
+
+
+def traced_programs_folder() -> epath.Path | None:
+    """Beside the compiled programs: where traced ones are kept. None where none are."""
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return epath.Path(folder) / "traced" if folder else None

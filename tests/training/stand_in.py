@@ -126,7 +126,7 @@ def _write_half_a_line(*_):
 
 
 MOMENTS = {
-    "while it compiles": (run, "model_flops", None, False),
+    "while it compiles": (run, "kept_train_program", None, False),
     "while arrays are written": (arrays, "start_write", None, True),
     "before the seal": (manifest, "seal", None, False),
     "half a seal": (manifest, "seal", _write_half_a_seal, False),

@@ -46,8 +46,10 @@ def write_config(folder, start, **overrides):
     return path
 
 
-def run(config, workdir, count):
-    """Start the processes of one run, together of `DEVICES` devices."""
+def run(config, workdir, count, caches=None):
+    """Start the processes of one run, together of `DEVICES` devices; each keeps its programs in a
+    folder of its own in ``caches``, if that is given.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,7 +61,9 @@ def run(config, workdir, count):
     return [
         subprocess.Popen(
             [*command, *([*join, str(i)] if count > 1 else [])],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            env=os.environ
+            | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+            | ({"VIDEOBOOTH_CACHE": str(caches / str(i))} if caches else {}),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -145,6 +149,17 @@ def test_a_run_of_two_processes_goes_on_as_one_of_four(start, tmp_path):
     finish(run(write_config(tmp_path, start), moved, 4), [0] * 4)
     for one, other in zip(reports(straight), reports(moved), strict=True):
         np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_process_that_traces_joins_one_that_finds_its_program(start, tmp_path):
+    config, caches = write_config(tmp_path, start), tmp_path / "caches"
+    finish(run(config, tmp_path / "first", 2, caches), [0, 0])
+    (program,) = (caches / "1" / "traced").iterdir()
+    assert program.read_bytes() == (caches / "0" / "traced" / program.name).read_bytes()
+    program.unlink()
+    finish(run(config, tmp_path / "again", 2, caches), [0, 0])
+    assert reports(tmp_path / "again") == reports(tmp_path / "first")
 
 
 @pytest.mark.slow

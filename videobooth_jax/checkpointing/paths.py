@@ -5,6 +5,7 @@ Every path a user gives passes `resolve` once; after that both kinds are used al
 
 import os
 import re
+import uuid
 from pathlib import Path
 
 from etils import epath
@@ -45,7 +46,13 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def put_text(file: epath.Path, text: str) -> None:
-    """Write a file whole or not at all, whatever happens on the way: a crash, a full disk.
+    """`put_bytes` of a text, as UTF-8."""
+    put_bytes(file, text.encode())
+
+
+def put_bytes(file: epath.Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens on the way: a crash, a full disk, another
+    process that writes it too.
 
     Object stores do so by themselves; here it is written beside its place and moved.
 
@@ -53,12 +60,12 @@ def put_text(file: epath.Path, text: str) -> None:
         OSError: it cannot be written; what was there before is still there.
     """
     if is_remote(file):
-        file.write_text(text)
+        file.write_bytes(content)
         return
-    draft = file.with_name(f".{file.name}.partial")
+    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        with draft.open("w") as stream:
-            stream.write(text)
+        with draft.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(file)

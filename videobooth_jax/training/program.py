@@ -83,21 +83,28 @@ def train_program(config: TrainConfig, mesh: Mesh) -> TrainProgram:
     shardings = state_shardings(mesh, abstract)
     loss = make_loss(config)
     step = make_train_step(loss, optimizer, config.ema_decay, config.accumulate_steps)
+    state = _placed(abstract, shardings)
     return TrainProgram(
         config=config,
         mesh=mesh,
         optimizer=optimizer,
-        state=_placed(abstract, shardings),
-        step=jax.jit(
-            known(mesh)(step),
-            donate_argnums=0,
-            out_shardings=(shardings, replicated(mesh)),
-        ),
-        validate=jax.jit(
-            known(mesh)(make_validation_step(loss, config.accumulate_steps)),
-            out_shardings=replicated(mesh),
+        state=state,
+        step=jit_step(known(mesh)(step), mesh, state),
+        validate=jit_validation(
+            known(mesh)(make_validation_step(loss, config.accumulate_steps)), mesh
         ),
     )
+
+
+def jit_step(step: TrainStep, mesh: Mesh, state: TrainState) -> TrainStep:
+    """A step whose state is donated, and stays where ``state`` (ShapeDtypeStructs) says."""
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+
+
+def jit_validation(step: ValidationStep, mesh: Mesh) -> ValidationStep:
+    """A validation step whose figures every device has."""
+    return jax.jit(step, out_shardings=replicated(mesh))
 
 
 COMPUTED_TWICE = ("map", "blocks", "pallas")

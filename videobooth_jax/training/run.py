@@ -2,15 +2,15 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from videobooth_jax.checkpointing import TrainCheckpoints
+from videobooth_jax.compilation_cache import traced_programs_folder
 from videobooth_jax.distributed import StopTogether, is_primary
 from videobooth_jax.sharding import place_batch, replicated
 from videobooth_jax.training.clock import Clock
@@ -19,8 +19,9 @@ from videobooth_jax.training.feed import Feed
 from videobooth_jax.training.losses import Batch, Metrics
 from videobooth_jax.training.metrics import Reporter, Work
 from videobooth_jax.training.profiling import ProfilerWindow
-from videobooth_jax.training.program import TrainProgram, model_flops
+from videobooth_jax.training.program import TrainProgram
 from videobooth_jax.training.progress import Pending, Progress, check_finite, summarize
+from videobooth_jax.training.ready import FIRST, compiled, kept_train_program
 from videobooth_jax.training.samples import sample_grid
 from videobooth_jax.training.state import TrainState
 from videobooth_jax.training.stopping import Stopped
@@ -66,8 +67,8 @@ def run_steps(
         together = StopTogether(mesh, stopped)
         step = saved = int(state.step)
         while step < config.steps and not together():
-            with profiler.step(step), loop.first():
-                state, metrics = program.step(state, feed.take())
+            with profiler.step(step):
+                state, metrics = loop.step(state)
             profiler.end(step, metrics)
             step += 1
             loop.after(step, metrics)
@@ -104,27 +105,27 @@ class _Loop:
         self._work: Work | None = None
         self._examples: Batch | None = None
 
-    @contextlib.contextmanager
-    def first(self) -> Iterator[None]:
-        """Around a step; the first of a process is counted, and takes a compiler's time."""
+    def step(self, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Take a step; the first of a process takes a compiler's time, which is no step's."""
         if self._work is not None:
-            yield
-            return
+            return self._program.step(state, self._feed.take())
         with self._clock.aside():
-            program, batch = self._program, self._feed.peek()
-            names = set(jax.eval_shape(program.step, program.state, batch)[1])
-            if self._config.validation.every:
-                held_out = jax.eval_shape(program.validate, program.state, batch, np.int32(0))
-                names |= {PREFIX + name for name in held_out}
-            _check_metric(self._config.best_metric, names)
-            self._work = self._count(batch)
-            yield
+            self._work = self._prepare(state, self._feed.peek())
+            return self._program.step(state, self._feed.take())
 
-    def _count(self, batch: Batch) -> Work:
-        devices = self._mesh.devices
+    def _prepare(self, state: TrainState, batch: Batch) -> Work:
+        """Have the steps compiled, once it is known that they tell what is asked of them."""
+        folder, devices = traced_programs_folder(), self._mesh.devices
+        program, flops = kept_train_program(self._program, batch, folder)
+        names = set(jax.eval_shape(program.step, state, batch)[1])
+        if self._config.validation.every:
+            held_out = jax.eval_shape(program.validate, state, batch, FIRST)
+            names |= {PREFIX + name for name in held_out}
+        _check_metric(self._config.best_metric, names)
+        self._program = compiled(program, state, batch)
         return Work(
             samples=self._config.data.batch_size,
-            flops=model_flops(self._program, batch),
+            flops=flops,
             devices=devices.size,
             device_kind=devices.flat[0].device_kind,
         )

@@ -18,7 +18,9 @@ SIGTERM and SIGINT are passed on to the trainer. In a container this process is 
 only one that is told.
 
 Each phase starts a coordinator of its own, which must not meet the last one's: where the launcher
-sets ``JAX_COORDINATOR_PORT``, the fine phase takes the next port.
+sets ``JAX_COORDINATOR_PORT``, the fine phase takes the next port. Programs are kept in
+``WORKDIR/programs``, unless ``VIDEOBOOTH_CACHE`` says otherwise, so that machines that take the
+place of lost ones find them.
 """
 
 import argparse
@@ -45,7 +47,7 @@ ENDINGS = {
     STOPPED: "stopped before the end; start again to go on",
     MISTAKE: "a mistake, see above; starting again will not help",
 }
-PORT = "JAX_COORDINATOR_PORT"
+PORT, PROGRAMS = "JAX_COORDINATOR_PORT", "VIDEOBOOTH_CACHE"
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,24 @@ class Signals:
 
 def train(run: Run, signals: Signals, times: Times) -> int:
     """Train what is not yet trained; returns the exit status, see above."""
+    programs = f"{run.workdir}/programs"
     for index, phase in enumerate(phases(run)):
         if is_done(phase):
             _say(f"{phase.name}: {phase.model} is complete")
             continue
-        status = STOPPED if signals.received.is_set() else _train(phase, index, signals, times)
+        if signals.received.is_set():
+            status = STOPPED
+        else:
+            status = _train(phase, environment(index, programs), signals, times)
         if status:
             _say(f"{phase.name}: {ENDINGS.get(status, f'ended with status {status}')}")
             return status
     return 0
 
 
-def _train(phase: Phase, index: int, signals: Signals, times: Times) -> int:
+def _train(phase: Phase, around: Mapping[str, str], signals: Signals, times: Times) -> int:
     started = time.monotonic()
-    status = signals.run(phase.command(), environment(index))
+    status = signals.run(phase.command(), around)
     stopped = signals.received.is_set()
     if status and not stopped:
         late = time.monotonic() - started > times.early
@@ -120,10 +126,13 @@ def _wait_until_done(phase: Phase, patience: float) -> bool:
     return True
 
 
-def environment(index: int) -> dict[str, str]:
-    """The environment of the phase with that index: a coordinator port of its own."""
+def environment(index: int, programs: str) -> dict[str, str]:
+    """The environment of the phase with that index: a coordinator port of its own, and the folder
+    ``programs`` if none is chosen.
+    """
     port = os.environ.get(PORT)
-    return dict(os.environ) | ({PORT: str(int(port) + index)} if port else {})
+    ours = {PORT: str(int(port) + index)} if port else {}
+    return {PROGRAMS: programs} | os.environ | ours
 
 
 def with_local_data(run: Run, folder: Path) -> Run:

@@ -1,13 +1,21 @@
 """Programs are kept where they should be, found again by another process, or not kept at all."""
 
+import importlib.util
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
+from bucket import stand_in_for_buckets
+from jax.experimental.compilation_cache import compilation_cache as compiler_cache
 
 from videobooth_jax import compilation_cache
-from videobooth_jax.compilation_cache import cache_folder, enable_compilation_cache
+from videobooth_jax.compilation_cache import (
+    cache_folder,
+    enable_compilation_cache,
+    traced_programs_folder,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +41,30 @@ def test_where(monkeypatch, tmp_path):
     assert cache_folder() is None
     assert enable_compilation_cache() is None
     assert jax.config.jax_compilation_cache_dir is None
+    assert traced_programs_folder() is None
+
+
+def test_a_bucket_holds_what_is_compiled_and_what_is_traced(monkeypatch, tmp_path):
+    stand_in_for_buckets(monkeypatch, tmp_path)
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", "gs://bucket/run/programs")
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
+    compiler_cache.reset_cache()
+    try:
+        assert str(enable_compilation_cache()) == "gs://bucket/run/programs"
+        jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
+        assert list((tmp_path / "bucket" / "run" / "programs").glob("*-cache"))
+        assert str(traced_programs_folder()) == "gs://bucket/run/programs/traced"
+    finally:
+        compiler_cache.reset_cache()
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_bucket_whose_file_system_is_not_installed_is_a_warning(monkeypatch):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", "gs://bucket/run/programs")
+    with pytest.warns(UserWarning, match=r"gcsfs.*every run compiles anew"):
+        assert enable_compilation_cache() is None
 
 
 def test_on_and_private(monkeypatch, tmp_path):
@@ -40,6 +72,7 @@ def test_on_and_private(monkeypatch, tmp_path):
     assert enable_compilation_cache() == tmp_path / "a" / "b"
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").stat().st_mode & 0o077 == 0
+    assert traced_programs_folder() == tmp_path / "a" / "b" / "traced"
 
 
 def test_a_folder_chosen_through_jax_is_kept(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bucket import stand_in_for_buckets
 from etils import epath
 from jax import export
 
@@ -103,6 +104,16 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_alone(tmp_path):
     with pytest.warns(UserWarning, match="cannot be kept"):
         kept = kept_program(epath.Path(tmp_path / "file" / "traced"), "double", [], Tracer())
     np.testing.assert_array_equal(result(kept), [0.0, 2.0, 4.0])
+
+
+def test_in_a_bucket(monkeypatch, tmp_path):
+    stand_in_for_buckets(monkeypatch, tmp_path)
+    trace = Tracer()
+    for _ in range(2):
+        kept = kept_program(epath.Path("gs://bucket/run/traced"), "double", [], trace)
+        np.testing.assert_array_equal(result(kept), [0.0, 2.0, 4.0])
+    assert trace.count == 1
+    assert list((tmp_path / "bucket" / "run" / "traced").iterdir())
 
 
 PROCESS = """

@@ -75,6 +75,16 @@ def test_preempted_twice_in_each_phase_then_finished(run, train, programs):
     assert lines(run, "saved") == [["step 1", "step 2"]] * 2
 
 
+@pytest.mark.parametrize("chosen", ["", "/elsewhere"])
+def test_programs_lie_where_the_next_machine_finds_them(run, train, programs, monkeypatch, chosen):
+    programs("videobooth", f'{TRAINER}\necho "$VIDEOBOOTH_CACHE" >> "$workdir/cache"\n{FINISH}')
+    monkeypatch.delenv("VIDEOBOOTH_CACHE", raising=False)
+    if chosen:
+        monkeypatch.setenv("VIDEOBOOTH_CACHE", chosen)
+    assert train() == 0
+    assert lines(run, "cache") == [[chosen or f"{run.workdir}/programs"]] * 2
+
+
 def test_one_attempt_tells_stopped_from_done(run, train, programs):
     programs("videobooth", preempted(1))
     assert [train() for _ in range(4)] == [STOPPED, STOPPED, 0, 0]

@@ -21,6 +21,7 @@ from jax import export
 
 from videobooth_jax.checkpointing.manifest import DamagedError
 from videobooth_jax.checkpointing.paths import put_bytes
+from videobooth_jax.compilation_cache import make_private
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 UNRELATED = ("jax_compilation_cache", "jax_persistent_cache", "jax_platforms")
@@ -67,7 +68,7 @@ def kept_program(
             warnings.warn(f"{file}: {error}; the program is traced anew", stacklevel=2)
     content = _content(trace())
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         put_bytes(file, content)
     except OSError as error:
         warnings.warn(f"traced programs cannot be kept in {folder}: {error}", stacklevel=2)

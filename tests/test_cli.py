@@ -283,8 +283,12 @@ def test_the_second_run_finds_its_programs_and_an_interrupt_is_clean(model, tmp_
     run("first.gif")
     kept = {file.name for file in programs.glob("*-cache")}
     assert len(kept) > 3
+    traced = {file.name: file.stat().st_mtime_ns for file in (programs / "traced").iterdir()}
+    assert len(traced) == 4
     assert "Traceback" not in run("second.gif")
     assert {file.name for file in programs.glob("*-cache")} == kept
+    again = {file.name: file.stat().st_mtime_ns for file in (programs / "traced").iterdir()}
+    assert again == traced
     assert (tmp_path / "first.gif").read_bytes() == (tmp_path / "second.gif").read_bytes()
 
     words = [*command, "--out=third.gif", "--steps=1000"]

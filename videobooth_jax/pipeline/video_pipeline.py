@@ -22,6 +22,7 @@ from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.finding import find_model
+from videobooth_jax.pipeline.kept import call
 from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once, told
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
@@ -239,9 +240,9 @@ class VideoBoothPipeline:
         timesteps: np.ndarray | None,
         keys: Keys,
     ) -> Subject:
-        return programs.read_subject(
-            self.config,
-            plan.num_frames,
+        return call(
+            programs.read_subject,
+            (self.config, plan.num_frames),
             self.params,
             place(self.mesh, "clip_image", pictures.clip_images[rows]),
             place(self.mesh, "vae_image", pictures.vae_images[rows]),
@@ -302,8 +303,9 @@ class VideoBoothPipeline:
     ) -> Conditioning:
         subject = source(rows)
         words = None if plan.injection == "text" else subject.words
-        states = programs.read_prompts(
-            self.config,
+        states = call(
+            programs.read_prompts,
+            (self.config,),
             self.params,
             place(self.mesh, "ids", texts.ids[rows]),
             place(self.mesh, "placeholder", texts.placeholder[rows]),
@@ -325,13 +327,13 @@ class VideoBoothPipeline:
         keys = place(self.mesh, "keys", keys)
         noise = place(self.mesh, "latents", programs.start(config, plan, keys))
         if tick is None:
-            videos = programs.make_videos(config, plan, params, conditioning, noise, keys)
-            return np.asarray(videos)
-        denoise = programs.denoiser(config, plan, params, conditioning)
+            make = programs.make_videos
+            return np.asarray(call(make, (config, plan), params, conditioning, noise, keys))
+        denoise = functools.partial(call, programs.denoise, (config, plan), params, conditioning)
         for _, latents, _ in sample_steps(sampler_of(config, plan), denoise, noise, keys):
             latents.block_until_ready()
             tick()
-        return np.asarray(programs.decode(config, params, latents))
+        return np.asarray(call(programs.decode, (config,), params, latents))
 
 
 def _batches(count: int, size: int) -> list[np.ndarray]:

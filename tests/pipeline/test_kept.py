@@ -1,0 +1,83 @@
+"""A pipeline whose programs are kept makes the same videos, and traces nothing a second time."""
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from tiny_model import picture, tiny_pipeline
+
+from videobooth_jax.models.unet_3d import UNet3D
+from videobooth_jax.pipeline import kept
+from videobooth_jax.sharding import known, make_mesh
+from videobooth_jax.sharding.mesh import MeshSizes
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return tiny_pipeline(exemplar_timestep="zero", exemplar_mode="single", guided_channels=None)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Programs are kept here from now on."""
+    folder = epath.Path(tmp_path / "traced")
+    monkeypatch.setattr(kept, "traced_programs_folder", lambda: folder)
+    yield folder
+    kept._kept.cache_clear()
+
+
+def another_process(monkeypatch):
+    """Nothing is left in memory, and the network cannot be traced."""
+    kept._kept.cache_clear()
+    jax.clear_caches()
+
+    def refuse(*_, **__):
+        raise AssertionError("this was traced before")
+
+    monkeypatch.setattr(UNet3D, "__call__", refuse)
+
+
+def ask(pipeline, **options):
+    return pipeline("a panda", picture(), "panda", seed=3, **options).frames
+
+
+def names(folder):
+    return sorted(file.name.rpartition("-")[0] for file in folder.iterdir())
+
+
+def test_the_same_video_and_no_second_trace(pipeline, monkeypatch, folder):
+    monkeypatch.setattr(kept, "traced_programs_folder", lambda: None)
+    plain = ask(pipeline)
+    monkeypatch.setattr(kept, "traced_programs_folder", lambda: folder)
+    steps = []
+    first = ask(pipeline), ask(pipeline, progress=lambda *step: steps.append(step))
+    np.testing.assert_array_equal(first[0], plain)
+    assert names(folder) == ["decode", "denoise", "make_videos", "read_prompts", "read_subject"]
+    another_process(monkeypatch)
+    np.testing.assert_array_equal(ask(pipeline), first[0])
+    np.testing.assert_array_equal(ask(pipeline, progress=lambda *step: None), first[1])
+    with pytest.raises(AssertionError, match="traced before"):
+        ask(pipeline, num_inference_steps=2)  # another plan is another program
+
+
+def test_features_of_a_subject_go_through(pipeline, monkeypatch, folder):
+    features = pipeline.exemplar_features(picture())
+    first = pipeline("a panda", subject="panda", exemplar=features, seed=3).frames
+    another_process(monkeypatch)
+    again = pipeline.exemplar_features(picture())
+    assert jax.tree.structure(again) == jax.tree.structure(features)
+    jax.tree.map(np.testing.assert_array_equal, again, features)
+    second = pipeline("a panda", subject="panda", exemplar=again, seed=3).frames
+    np.testing.assert_array_equal(first, second)
+
+
+def test_what_knows_a_mesh_or_lies_on_one_is_not_kept(folder):
+    double = jax.jit(lambda factor, x: factor * x, static_argnums=0)
+    mesh = make_mesh(MeshSizes(data=2), jax.devices()[:2])
+    split = jax.device_put(np.arange(4.0), jax.NamedSharding(mesh, jax.P("data")))
+    np.testing.assert_array_equal(kept.call(double, (2.0,), split), [0.0, 2.0, 4.0, 6.0])
+    with known(mesh):
+        kept.call(double, (2.0,), np.arange(4.0))
+    assert not folder.exists()
+    kept.call(double, (2.0,), np.arange(4.0))
+    assert folder.exists()

@@ -23,16 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from videobooth_jax.models.kernel_split import mesh_is_known, on_every_device
+from videobooth_jax.models.kernel_split import Part, mesh_is_known, on_every_device
 from videobooth_jax.models.normalization import statistics_dtype
 from videobooth_jax.models.pallas_attention import flash_attention_over_parts
 from videobooth_jax.typing import Array, Tokens
 
 Video = Float[Array, "batch frames tokens channels"]
 Heads = Float[Array, "batch frames tokens heads depth"]
-
-Part = tuple[Array, Array]
-"""Keys and values, each (batch, frames, tokens, ...), or with one frame for all."""
 
 Parts = Sequence[Part]
 

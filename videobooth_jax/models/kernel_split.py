@@ -20,7 +20,7 @@ ROWS, FRAMES, HEADS = ("data", "fsdp"), ("frames",), ("tensor",)
 """Mesh axes of samples, frames and heads: `sharding.AXES`, all of them."""
 
 Part = tuple[Array, Array]
-"""Keys and values, each (b, f or 1, m, h, d)."""
+"""Keys and values, each (b, f, m, h, d), or with one frame for all."""
 
 Attention = Callable[[Array, Sequence[Part]], Array]
 

@@ -23,24 +23,30 @@ RESULTS = ROOT / "docs" / "results" / "tpu"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One `videobooth compile`, one video on every device, or group of devices that share one; its
-    file is named after it.
-    """
+    """One `videobooth compile`; its file is named after it."""
 
     what: str  # "coarse", "fine": a training step; "sample": a guided denoising step
     topology: str
     chips: int
     axis: str = "data"  # of the mesh, over which ...
     size: int = 1  # ... so many devices lie, if not all over data
+    videos: int = 1  # on every device, or group of devices that share one
 
     @property
     def name(self) -> str:
         mesh = "" if self.axis == "data" else f"-{self.axis}-{self.size}"
-        return f"{self.what}-{self.topology.replace(':', '-')}{mesh}"
+        videos = "" if self.videos == 1 else f"-videos-{self.videos}"
+        return f"{self.what}-{self.topology.replace(':', '-')}{mesh}{videos}"
 
     @property
     def rows(self) -> int:
-        return self.chips // self.size if self.axis in ("frames", "tensor") else self.chips
+        groups = self.chips // self.size if self.axis in ("frames", "tensor") else self.chips
+        return groups * self.videos
+
+    @property
+    def scales(self) -> bool:
+        """Whether it differs from others of its program in the number of v5e chips alone."""
+        return self.axis == "data" and self.videos == 1 and self.topology.startswith("v5e")
 
     def command(self, out: Path) -> list[str]:
         stage = "coarse" if self.what == "coarse" else "fine"
@@ -62,9 +68,11 @@ CASES = (
     *(Case(what, *place) for what in ("fine", "coarse", "sample") for place in V5E),
     *(Case("fine", *place) for place in OTHERS),
     *(Case("fine", "v5e:2x4", 8, *mesh) for mesh in MESHES),
+    Case("fine", "v5e:2x4", 8, videos=2),
 )
 """v5e at three sizes, where a device's work must not grow with their number; the fine step on every
-generation, and on meshes that split weights or heads."""
+generation, on meshes that split weights or heads, and with the paper's batch of 16 on eight chips.
+"""
 
 
 def compile_missing(cases: Sequence[Case], results: Path) -> list[str]:
@@ -140,7 +148,7 @@ def scaling_table(cases: Sequence[Case], reports: dict[str, dict[str, Any]]) -> 
     first: dict[str, tuple[float, ...]] = {}
     for case in cases:
         costs = reports.get(case.name, {}).get("costs")
-        if costs is None or case.axis != "data" or not case.topology.startswith("v5e"):
+        if costs is None or not case.scales:
             continue
         figures = (
             costs["memory"]["total"],

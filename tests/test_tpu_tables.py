@@ -99,6 +99,7 @@ def test_scaling_compares_a_device_with_one_of_the_smallest(tables, tmp_path):
 
 
 def test_cases_are_commands_that_the_command_line_takes(tables):
+    assert tables.Case("fine", "v5e:2x4", 8, "tensor", 2, videos=3).rows == 12
     names = [case.name for case in tables.CASES]
     assert len(set(names)) == len(names)
     for case in tables.CASES:

@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tensorboardX import record_writer
 
 from videobooth_jax.checkpointing import arrays
-from videobooth_jax.checkpointing.paths import resolve
+from videobooth_jax.paths import resolve
 
 
 class Bucket(LocalFileSystem):

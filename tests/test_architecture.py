@@ -13,6 +13,7 @@ PACKAGE = "videobooth_jax"
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"typing"}),
+    frozenset({"paths"}),
     frozenset({"outputs", "compilation_cache", "costs", "distributed", "config_files"}),
     frozenset({"models", "diffusion", "sharding", "data"}),
     frozenset({"checkpointing", "segmentation"}),

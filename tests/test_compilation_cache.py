@@ -67,6 +67,32 @@ def test_a_bucket_whose_file_system_is_not_installed_is_a_warning(monkeypatch):
         assert enable_compilation_cache() is None
 
 
+def test_a_url_that_cannot_be_read_is_a_warning(monkeypatch):
+    monkeypatch.setenv("VIDEOBOOTH_CACHE", "hdfs://somewhere/programs")
+    with pytest.warns(UserWarning, match=r"hdfs:// is not known.*every run compiles anew"):
+        assert enable_compilation_cache() is None
+
+
+@pytest.mark.parametrize("setting", ["jax_disable_jit", "jax_debug_nans"])
+def test_nothing_traced_is_kept_where_jax_is_to_debug(tmp_path, setting):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    assert traced_programs_folder() == tmp_path / "traced"
+    jax.config.update(setting, True)
+    try:
+        assert traced_programs_folder() is None
+    finally:
+        jax.config.update(setting, False)
+
+
+def test_jax_may_be_told_to_keep_nothing(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        assert traced_programs_folder() is None
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
 def test_on_and_private(monkeypatch, tmp_path):
     monkeypatch.setenv("VIDEOBOOTH_CACHE", str(tmp_path / "a" / "b"))
     assert enable_compilation_cache() == tmp_path / "a" / "b"

@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from videobooth_jax.paths import make_private, resolve
+
 SWITCH = "VIDEOBOOTH_CACHE"
 
 
@@ -21,12 +23,15 @@ def cache_folder() -> epath.Path | None:
     Returns:
         The folder, ``gs://`` and its kind included, that ``VIDEOBOOTH_CACHE`` names, None if it
         says ``off``, and else ``videobooth_jax/programs`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        ValueError: it names what is no folder, see `paths.resolve`.
     """
     wish = os.environ.get(SWITCH, "")
     if wish.lower() == "off":
         return None
     if wish:
-        return epath.Path(wish).expanduser()
+        return resolve(wish)
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return epath.Path(caches) / "videobooth_jax" / "programs"
 
@@ -43,16 +48,15 @@ def enable_compilation_cache() -> epath.Path | None:
     """
     if chosen := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return epath.Path(chosen)
-    folder = cache_folder()
-    if folder is None:
-        return None
     try:
+        folder = cache_folder()
+        if folder is None:
+            return None
         make_private(folder)
-    except (OSError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # each kind of file system has errors of its own
         warnings.warn(
-            f"compiled programs cannot be kept in {folder} ({reason}): every run compiles "
-            f"anew; set {SWITCH} to a folder of yours",
+            f"compiled programs cannot be kept ({error}): every run compiles anew; set {SWITCH} to "
+            "a folder of yours",
             stacklevel=2,
         )
         return None
@@ -61,17 +65,20 @@ def enable_compilation_cache() -> epath.Path | None:
     return folder
 
 
-def make_private(folder: epath.Path) -> None:
-    """Make a folder that is the user's alone; in a bucket, whoever may write to it may do so here.
-
-    Raises:
-        OSError: it cannot be made. ImportError: its file system is not installed.
-    """
-    mode = {} if "://" in str(folder) else {"mode": 0o700}
-    folder.mkdir(parents=True, exist_ok=True, **mode)
-
-
 def traced_programs_folder() -> epath.Path | None:
-    """Beside the compiled programs: where traced ones are kept. None where none are."""
+    """Beside the compiled programs: where traced ones are kept.
+
+    None where none are: JAX keeps nothing, or is to run functions as they are written.
+    """
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    return epath.Path(folder) / "traced" if folder else None
+    kept = folder and jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    return epath.Path(folder) / "traced" if kept and not is_debugging() else None
+
+
+def is_debugging() -> bool:
+    """Whether JAX is told to run functions line by line, or to say which operation made a NaN;
+    neither can be done once a program is traced.
+    """
+    return any(
+        getattr(jax.config, f"jax_{name}") for name in ("disable_jit", "debug_nans", "debug_infs")
+    )

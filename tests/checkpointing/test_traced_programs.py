@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from bucket import stand_in_for_buckets
 from etils import epath
-from jax import export
 
 from videobooth_jax.checkpointing import traced_programs
-from videobooth_jax.checkpointing.traced_programs import TracedProgram, kept_program
+from videobooth_jax.checkpointing.traced_programs import (
+    NotKeptError,
+    TracedProgram,
+    export_program,
+    kept_program,
+)
 
 
 @pytest.fixture
@@ -29,8 +33,9 @@ class Tracer:
 
     def __call__(self):
         self.count += 1
-        traced = export.export(jax.jit(lambda x: {"y": self.factor * x}))
-        return TracedProgram(traced(jax.ShapeDtypeStruct((3,), jnp.float32)), {"flops": 3})
+        given = [jax.ShapeDtypeStruct((3,), jnp.float32)]
+        exported = export_program(lambda x: {"y": self.factor * x}, given, "cpu")
+        return TracedProgram(exported, {"flops": 3})
 
 
 def result(kept):
@@ -53,7 +58,7 @@ def test_what_was_made_of_something_else_is_another_program(folder, monkeypatch)
     for made_of in (["a"], ["ab"], ["b", "a"], ["a", "b", ""]):
         kept_program(folder, "double", made_of, trace := Tracer())
         assert trace.count == 1
-    monkeypatch.setattr(traced_programs.metadata, "version", lambda name: f"{name} of another day")
+    monkeypatch.setattr("optax.__version__", "of another day")
     kept_program(folder, "double", ["a", "b"], trace := Tracer())
     assert trace.count == 1
 
@@ -79,7 +84,9 @@ def test_changed_sources_make_another_program(folder, tmp_path, monkeypatch):
     assert trace.count == 1
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "of another kind"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "other notes", "foreign", "cut", "empty", "of another kind"]
+)
 def test_a_damaged_file_is_named_and_made_anew(folder, damage):
     kept_program(folder, "double", [], Tracer())
     (file,) = folder.iterdir()
@@ -87,12 +94,14 @@ def test_a_damaged_file_is_named_and_made_anew(folder, damage):
     file.write_bytes(
         {
             "flipped": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+            "other notes": content.replace(b"flops", b"flaps"),
+            "foreign": traced_programs._digest(b"{}\nnothing").encode() + b"\n{}\nnothing",
             "cut": content[: len(content) // 2],
             "empty": b"",
             "of another kind": json.dumps([1]).encode() + b"\n",
         }[damage]
     )
-    with pytest.warns(UserWarning, match=rf"{file}.*damaged.*anew"):
+    with pytest.warns(UserWarning, match=rf"{file}: .*traced anew"):
         kept = kept_program(folder, "double", [], trace := Tracer())
     np.testing.assert_array_equal(result(kept), [0.0, 2.0, 4.0])
     kept_program(folder, "double", [], trace)
@@ -104,6 +113,54 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_alone(tmp_path):
     with pytest.warns(UserWarning, match="cannot be kept"):
         kept = kept_program(epath.Path(tmp_path / "file" / "traced"), "double", [], Tracer())
     np.testing.assert_array_equal(result(kept), [0.0, 2.0, 4.0])
+
+
+def test_a_file_system_with_errors_of_its_own_costs_a_warning_alone(folder, monkeypatch):
+    class TooManyRequestsError(Exception):
+        pass
+
+    def refuse(*_):
+        raise TooManyRequestsError("slow down")
+
+    monkeypatch.setattr(traced_programs, "put_shared", refuse)
+    with pytest.warns(UserWarning, match="cannot be kept in .*: slow down"):
+        kept_program(folder, "double", [], Tracer())
+
+
+def test_a_name_never_leaves_the_folder(folder):
+    for name in ("../../out", "a/b", "x" * 300, "\0"):
+        kept_program(folder, name, [], Tracer())
+        kept_program(folder, name, [], trace := Tracer())
+        assert trace.count == 0
+    assert len(list(folder.iterdir())) == 4
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_without_sources_nothing_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(traced_programs, "_PACKAGE", tmp_path)
+    with pytest.raises(NotKeptError, match="without its sources"):
+        kept_program(folder, "double", [], Tracer())
+
+
+def test_what_cannot_be_exported_is_told_from_what_is_wrong():
+    def told(x):
+        return jax.pure_callback(lambda y: y, jax.ShapeDtypeStruct((), jnp.float32), x)
+
+    one = [jax.ShapeDtypeStruct((), jnp.float32)]
+    with pytest.raises(NotKeptError):
+        export_program(told, one, "cpu")
+
+    def wrong(x):
+        raise ValueError("a mistake of mine")
+
+    with pytest.raises(ValueError, match="a mistake of mine"):
+        export_program(wrong, one, "cpu")
+
+
+def test_an_export_traces_once():
+    calls = []
+    export_program(lambda x: calls.append(x) or x, [jax.ShapeDtypeStruct((), jnp.float32)], "cpu")
+    assert len(calls) == 1
 
 
 def test_in_a_bucket(monkeypatch, tmp_path):

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from flax.core import freeze
 from tiny_model import picture, tiny_pipeline
 
 from videobooth_jax.models.unet_3d import UNet3D
-from videobooth_jax.pipeline import kept
+from videobooth_jax.pipeline import VideoBoothPipeline, kept
 from videobooth_jax.sharding import known, make_mesh
 from videobooth_jax.sharding.mesh import MeshSizes
 
@@ -23,12 +24,12 @@ def folder(tmp_path, monkeypatch):
     folder = epath.Path(tmp_path / "traced")
     monkeypatch.setattr(kept, "traced_programs_folder", lambda: folder)
     yield folder
-    kept._kept.cache_clear()
+    kept._find.cache_clear()
 
 
 def another_process(monkeypatch):
     """Nothing is left in memory, and the network cannot be traced."""
-    kept._kept.cache_clear()
+    kept._find.cache_clear()
     jax.clear_caches()
 
     def refuse(*_, **__):
@@ -81,3 +82,34 @@ def test_what_knows_a_mesh_or_lies_on_one_is_not_kept(folder):
     assert not folder.exists()
     kept.call(double, (2.0,), np.arange(4.0))
     assert folder.exists()
+
+
+def test_other_shapes_types_settings_and_devices_are_other_programs(folder):
+    product = jax.jit(lambda scale, x: scale * (x @ x), static_argnums=0)
+
+    def ask(x, scale=2.0):
+        np.testing.assert_allclose(kept.call(product, (scale,), x), scale * (x @ x))
+        return len(list(folder.iterdir()))
+
+    one = np.ones((4, 4), np.float32)
+    assert [ask(one), ask(one), ask(one[:2, :2]), ask(one.astype(np.float16))] == [1, 1, 2, 3]
+    assert ask(one, 3.0) == 4
+    with jax.default_matmul_precision("highest"):
+        assert ask(one) == 5
+    assert ask(one) == 5
+    assert ask(jax.device_put(one, jax.devices()[3])) == 5  # the same text for another device
+
+
+def test_what_cannot_be_kept_is_called_as_it_is(folder):
+    @jax.jit
+    def told(x):
+        return jax.pure_callback(lambda y: y, jax.ShapeDtypeStruct((), np.float32), x)
+
+    with pytest.warns(UserWarning, match="told is not kept for another time"):
+        assert kept.call(told, (), np.float32(3)) == 3
+    assert kept.call(told, (), np.float32(4)) == 4  # said once
+
+
+def test_weights_may_be_any_tree(pipeline, folder):
+    other = VideoBoothPipeline(pipeline.config, freeze(pipeline.params), pipeline.tokenizer)
+    np.testing.assert_array_equal(ask(other), ask(pipeline))

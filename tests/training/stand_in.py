@@ -17,7 +17,7 @@ import numpy as np
 from tiny_run import run_config
 
 from videobooth_jax.checkpointing import TrainCheckpoints, arrays, manifest
-from videobooth_jax.checkpointing.paths import resolve
+from videobooth_jax.paths import resolve
 from videobooth_jax.sharding import MeshSizes, make_mesh, replicated
 from videobooth_jax.training import run
 from videobooth_jax.training.config import OptimizerConfig

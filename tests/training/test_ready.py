@@ -1,6 +1,7 @@
 """Steps made ready: found in a folder, they are those that were traced."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,8 @@ class Traced:
     def __init__(self):
         self.count = 0
 
-    def program(self, loss=LOSS, **fields):
-        mesh = make_mesh(MeshSizes(data=2))
+    def program(self, loss=LOSS, devices=2, **fields):
+        mesh = make_mesh(MeshSizes(data=devices))
 
         def evaluate(*args):
             self.count += 1
@@ -90,13 +91,18 @@ def test_what_is_found_is_not_traced(folder):
     assert traced.count == 0
 
 
-@pytest.mark.parametrize("change", ["config", "batch"])
+@pytest.mark.parametrize("change", ["config", "batch", "dtype", "mesh", "split"])
 def test_another_run_is_another_program(folder, change):
     kept_train_program(*Traced().program(), folder)
     traced = Traced()
-    program, batch = traced.program(**({"seed": 7} if change == "config" else {}))
+    fields = {"config": {"seed": 7}, "mesh": {"devices": 4}}.get(change, {})
+    program, batch = traced.program(**fields)
     if change == "batch":
         batch = place_batch(program.mesh, {"x": np.zeros((8, 64), np.float32)}, 8)
+    if change == "dtype":
+        batch |= place_batch(program.mesh, {"ids": np.zeros((4, 1), np.int8)}, 4)
+    if change == "split":
+        batch = jax.device_put(batch, replicated(program.mesh))
     kept_train_program(program, batch, folder)
     assert traced.count > 0
 
@@ -111,6 +117,27 @@ def test_what_cannot_be_exported_is_traced_and_said(folder):
     with pytest.warns(UserWarning, match="tiny: not kept for a restart: "):
         kept, _ = kept_train_program(program, batch, folder)
     assert taken(kept, batch)[1]["told"] == 1.0
+
+
+def test_a_mistake_in_the_loss_is_told_as_it_is(folder, recwarn):
+    def evaluate(*_):
+        raise ValueError("the subject's word is missing")
+
+    with pytest.raises(ValueError, match="the subject's word is missing"):
+        kept_train_program(*Traced().program(dataclasses.replace(LOSS, evaluate=evaluate)), folder)
+    assert not [w for w in recwarn if "not kept" in str(w.message)]
+
+
+@pytest.mark.parametrize("setting", ["jax_disable_jit", "jax_debug_nans"])
+def test_where_jax_is_to_debug_nothing_is_compiled_ahead(tmp_path, monkeypatch, setting):
+    monkeypatch.setitem(os.environ, "VIDEOBOOTH_CACHE", str(tmp_path))
+    jax.config.update(setting, True)
+    try:
+        program, batch = Traced().program()
+        assert compiled(program, program.state, batch) is program
+        go(tmp_path / "run", config(steps=1))
+    finally:
+        jax.config.update(setting, False)
 
 
 def test_compiled_steps_are_those_that_were_given(folder):

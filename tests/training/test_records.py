@@ -3,7 +3,7 @@
 import json
 import math
 
-from videobooth_jax.checkpointing.paths import resolve
+from videobooth_jax.paths import resolve
 from videobooth_jax.training.records import Records
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from videobooth_jax.checkpointing.paths import is_remote, put_text
+from videobooth_jax.paths import is_remote, put_text
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1

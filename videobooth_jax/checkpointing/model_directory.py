@@ -25,7 +25,8 @@ from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-from videobooth_jax.checkpointing import arrays, manifest, paths
+from videobooth_jax import paths
+from videobooth_jax.checkpointing import arrays, manifest
 from videobooth_jax.checkpointing.manifest import DamagedError
 from videobooth_jax.models.videobooth import (
     VideoBoothConfig,

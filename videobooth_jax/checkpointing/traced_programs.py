@@ -4,14 +4,16 @@ JAX's cache keeps what the compiler made of a program and finds it by the progra
 every process has to trace and lower its Python first. Here the text itself is kept: StableHLO
 written by `jax.export`, in which nothing is a pickle. It is found by all that it was made of: the
 sources of this package, the libraries that shape it, JAX's settings, and what the caller names.
+Code from elsewhere that a program calls is not among these.
 """
 
 import hashlib
+import importlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,7 @@ from etils import epath
 from jax import export
 
 from videobooth_jax.checkpointing.manifest import DamagedError
-from videobooth_jax.checkpointing.paths import put_bytes
-from videobooth_jax.compilation_cache import make_private
+from videobooth_jax.paths import is_remote, make_private, put_shared
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 UNRELATED = ("jax_compilation_cache", "jax_persistent_cache", "jax_platforms")
@@ -29,6 +30,10 @@ UNRELATED = ("jax_compilation_cache", "jax_persistent_cache", "jax_platforms")
 program is to run the caller names."""
 
 _PACKAGE = Path(__file__).parents[1]
+
+
+class NotKeptError(Exception):
+    """A program cannot be written down."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,23 @@ class TracedProgram:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
+def export_program(
+    function: Callable[..., Any], arguments: Sequence[Any], platform: str
+) -> export.Exported:
+    """Trace ``function`` for ``arguments``; what it raises is raised.
+
+    Raises:
+        NotKeptError: `jax.export` refuses it, as it does host callbacks and calls into libraries
+            whose interfaces are not kept stable (cuDNN).
+    """
+    jitted: Any = jax.jit(function)
+    jitted.trace(*arguments)  # an error of the function's own is told here
+    try:
+        return export.export(jitted, platforms=[platform])(*arguments)
+    except (NotImplementedError, ValueError) as error:
+        raise NotKeptError(str(error)) from error
+
+
 def kept_program(
     folder: epath.Path, name: str, made_of: Sequence[str], trace: Callable[[], TracedProgram]
 ) -> TracedProgram:
@@ -51,66 +73,81 @@ def kept_program(
     which is kept there.
 
     Always what was written is read, so that every process of a run, and every run, compiles the
-    same text, whoever traced it. A damaged file is named, and made anew; where nothing can be
-    written, a warning says so.
+    same text, whoever traced it. A damaged file is named, and made anew; where nothing can be read
+    or written, a warning says so. Into a bucket one process of a run writes for all.
 
     Args:
         folder: only the user may write there: who else could, could make this process run theirs.
         name: what the program is, for people who look into the folder.
-        made_of: all that ``trace`` depends on beside the sources and JAX's settings.
+        made_of: all that ``trace`` depends on beside this package's sources and JAX's settings.
         trace: makes the program; what it raises is raised.
+
+    Raises:
+        NotKeptError: the program cannot be written down.
     """
-    file = folder / f"{name}-{_key(made_of)}.program"
-    if file.exists():
-        try:
-            return _parse(file.read_bytes())
-        except (DamagedError, OSError) as error:
-            warnings.warn(f"{file}: {error}; the program is traced anew", stacklevel=2)
+    file = folder / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)[:64]}-{_key(made_of)}.program"
+    if found := _found(file):
+        return found
     content = _content(trace())
-    try:
-        make_private(folder)
-        put_bytes(file, content)
-    except OSError as error:
-        warnings.warn(f"traced programs cannot be kept in {folder}: {error}", stacklevel=2)
+    if jax.process_index() == 0 or not is_remote(folder):
+        try:
+            make_private(folder)
+            put_shared(file, content)
+        except Exception as error:  # each kind of file system has errors of its own
+            warnings.warn(f"traced programs cannot be kept in {folder}: {error}", stacklevel=2)
     return _parse(content)
 
 
+def surroundings() -> tuple[tuple[str, str], ...]:
+    """JAX's settings as they are now, of this thread, but for `UNRELATED` ones."""
+    settings = jax.config.values.items()
+    return tuple((n, repr(value)) for n, value in settings if not n.startswith(UNRELATED))
+
+
 def _key(made_of: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for part in (*_surroundings(), *made_of):
-        digest.update(hashlib.sha256(part.encode()).digest())
-    return digest.hexdigest()[:32]
-
-
-def _surroundings() -> list[str]:
-    """What every trace depends on: sources, libraries, settings."""
+    """Raises NotKeptError: there are no sources to tell one version from another by."""
     sources = sorted(_PACKAGE.rglob("*.py"))
-    settings = sorted(jax.config.values.items())
-    return [
-        *(
-            f"{p.relative_to(_PACKAGE)} {hashlib.sha256(p.read_bytes()).hexdigest()}"
-            for p in sources
-        ),
-        *(f"{name} {metadata.version(name)}" for name in LIBRARIES),
-        *(f"{name} {value!r}" for name, value in settings if not name.startswith(UNRELATED)),
+    if not sources:
+        raise NotKeptError("the package was installed without its sources")
+    parts = [
+        *(f"{path.relative_to(_PACKAGE)} {_digest(path.read_bytes())}" for path in sources),
+        *(f"{name} {importlib.import_module(name).__version__}" for name in LIBRARIES),
+        *map(str, surroundings()),
+        *made_of,
     ]
+    return _digest("\n".join(_digest(part.encode()) for part in parts).encode())[:32]
+
+
+def _found(file: epath.Path) -> TracedProgram | None:
+    try:
+        return _parse(file.read_bytes()) if file.exists() else None
+    except Exception as error:  # each kind of file system has errors of its own
+        warnings.warn(f"{file}: {error}; the program is traced anew", stacklevel=3)
+        return None
 
 
 def _content(traced: TracedProgram) -> bytes:
-    """One line of JSON, then the text."""
-    text = bytes(traced.exported.serialize())
-    head = {"sha256": hashlib.sha256(text).hexdigest(), "notes": traced.notes}
-    return json.dumps(head).encode() + b"\n" + text
+    """A digest, the notes, the text; the first two a line each.
+
+    Raises:
+        NotKeptError: arguments or results are of types that have no written form.
+    """
+    try:
+        text = bytes(traced.exported.serialize())
+    except (NotImplementedError, ValueError) as error:
+        raise NotKeptError(str(error)) from error
+    body = json.dumps(dict(traced.notes)).encode() + b"\n" + text
+    return _digest(body).encode() + b"\n" + body
 
 
 def _parse(content: bytes) -> TracedProgram:
     """Raises DamagedError: this is not what was written."""
-    head, _, text = content.partition(b"\n")
-    try:
-        fields = json.loads(head)
-        sound = fields["sha256"] == hashlib.sha256(text).hexdigest()
-    except (ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
+    digest, _, body = content.partition(b"\n")
+    if digest != _digest(body).encode():
         raise DamagedError("it is damaged or unfinished")
-    return TracedProgram(export.deserialize(bytearray(text)), fields["notes"])
+    notes, _, text = body.partition(b"\n")
+    return TracedProgram(export.deserialize(bytearray(text)), json.loads(notes))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from videobooth_jax.checkpointing import arrays, manifest, paths
+from videobooth_jax import paths
+from videobooth_jax.checkpointing import arrays, manifest
 from videobooth_jax.checkpointing.manifest import DamagedError
 
 DataPosition = bytes | str | dict[str, Any]

@@ -1,24 +1,22 @@
 """The pipeline's programs out of a folder, so that the next process is sooner at its video."""
 
 import functools
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 from etils import epath
-from jax import export
 
-from videobooth_jax.checkpointing.traced_programs import TracedProgram, kept_program
+from videobooth_jax.checkpointing.traced_programs import (
+    NotKeptError,
+    TracedProgram,
+    export_program,
+    kept_program,
+    surroundings,
+)
 from videobooth_jax.compilation_cache import traced_programs_folder
-from videobooth_jax.pipeline.programs import Conditioning, Subject
-
-for _kind in (Subject, Conditioning):
-    export.register_pytree_node_serialization(
-        _kind,
-        serialized_name=f"{_kind.__module__}.{_kind.__name__}",
-        serialize_auxdata=lambda _: b"",
-        deserialize_auxdata=lambda _: (),
-    )
+from videobooth_jax.pipeline.programs import Subject
 
 
 def call(program: Any, static: tuple[Hashable, ...], *arrays: Any) -> Any:
@@ -31,28 +29,48 @@ def call(program: Any, static: tuple[Hashable, ...], *arrays: Any) -> Any:
         arrays: the others, pytrees of arrays.
     """
     folder = traced_programs_folder()
-    leaves, structure = jax.tree.flatten(arrays)
-    spread = any(len(x.devices()) > 1 for x in leaves if isinstance(x, jax.Array))
-    if folder is None or spread or not jax.sharding.get_abstract_mesh().empty:
+    leaves, tree = jax.tree.flatten(arrays)
+    devices = {d for x in leaves if isinstance(x, jax.Array) for d in x.devices()}
+    if folder is None or len(devices) > 1 or not jax.sharding.get_abstract_mesh().empty:
         return program(*static, *arrays)
+    platform = devices.pop().platform if devices else jax.default_backend()
     kinds = tuple((x.shape, x.dtype) for x in leaves)
-    return _kept(folder, program, static, structure, kinds)(*arrays)
+    found = _find(folder, program, static, tree, kinds, platform, surroundings())
+    return program(*static, *arrays) if found is None else _whole(found(leaves))
 
 
 @functools.cache
-def _kept(
+def _find(
     folder: epath.Path,
     program: Any,
     static: tuple[Hashable, ...],
-    structure: Any,
+    tree: Any,
     kinds: tuple[tuple[tuple[int, ...], Any], ...],
-) -> Callable[..., Any]:
-    def bound(*arrays: Any) -> Any:
-        return program(*static, *arrays)
+    platform: str,
+    _: tuple[tuple[str, str], ...],
+) -> Callable[[list[Any]], Any] | None:
+    """The program as a function of leaves alone; None, with a warning, if it cannot be kept."""
+
+    def of_leaves(leaves: list[Any]) -> Any:
+        return _plain(program(*static, *jax.tree.unflatten(tree, leaves)))
 
     def trace() -> TracedProgram:
         leaves = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
-        return TracedProgram(export.export(jax.jit(bound))(*jax.tree.unflatten(structure, leaves)))
+        return TracedProgram(export_program(of_leaves, [leaves], platform))
 
-    made_of = [jax.default_backend(), repr(static), str(structure), repr(kinds)]
-    return jax.jit(kept_program(folder, program.__name__, made_of, trace).exported.call)
+    made_of = [platform, repr(static), str(tree), repr(kinds)]
+    try:
+        kept = kept_program(folder, program.__name__, made_of, trace)
+    except NotKeptError as error:
+        warnings.warn(f"{program.__name__} is not kept for another time: {error}", stacklevel=3)
+        return None
+    return jax.jit(kept.exported.call)
+
+
+def _plain(result: Any) -> Any:
+    """A `Subject`, the one result of a type of our own, as a dictionary."""
+    return dict(vars(result)) if isinstance(result, Subject) else result
+
+
+def _whole(result: Any) -> Any:
+    return Subject(**result) if isinstance(result, dict) else result

@@ -12,9 +12,9 @@ import numpy as np
 from flax import traverse_util
 
 from videobooth_jax.checkpointing import load_model
-from videobooth_jax.checkpointing.paths import resolve
 from videobooth_jax.data.latents import TOKENIZER, LatentsSource
 from videobooth_jax.models.videobooth import VideoBoothConfig
+from videobooth_jax.paths import resolve
 from videobooth_jax.typing import Params
 
 NETWORKS = ("vae", "vision_encoder")

@@ -26,7 +26,6 @@ import numpy as np
 from tqdm import tqdm
 
 from videobooth_jax.checkpointing import load_model
-from videobooth_jax.checkpointing.paths import resolve
 from videobooth_jax.data.batches import Batch, BatchConfig, collate, with_changed_prompt
 from videobooth_jax.data.clip_examples import ClipExamples, ClipView
 from videobooth_jax.data.clips import ClipsSource
@@ -47,6 +46,7 @@ from videobooth_jax.data.stream import BatchStream, batched, in_order
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
 from videobooth_jax.outputs import written_whole
+from videobooth_jax.paths import resolve
 from videobooth_jax.precompute.fingerprints import NETWORKS, fingerprints_of
 from videobooth_jax.typing import Array, Params
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from videobooth_jax.checkpointing.paths import resolve
 from videobooth_jax.data.batches import BatchConfig, batches, collate, with_changed_prompt
 from videobooth_jax.data.clip_examples import ClipExamples, ClipView
 from videobooth_jax.data.clips import ClipsSource
@@ -18,6 +17,7 @@ from videobooth_jax.data.sprites import SpritesConfig, SpritesSource
 from videobooth_jax.data.stream import BatchStream, StreamConfig, batched, in_order, mixed
 from videobooth_jax.data.tokenizer import Tokenizer
 from videobooth_jax.models.videobooth import VideoBoothConfig
+from videobooth_jax.paths import resolve
 from videobooth_jax.precompute.fingerprints import check_weights
 from videobooth_jax.training.config import DataConfig, TrainConfig
 from videobooth_jax.training.losses import Batch

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from etils import epath
 
 from videobooth_jax.checkpointing import TrainCheckpoints, save_model
-from videobooth_jax.checkpointing.paths import make_writable, resolve
 from videobooth_jax.distributed import is_primary
 from videobooth_jax.models.videobooth import VideoBooth, VideoBoothConfig
+from videobooth_jax.paths import make_writable, resolve
 from videobooth_jax.sharding import make_mesh, place_batch, process_rows
 from videobooth_jax.training.config import TrainConfig
 from videobooth_jax.training.data import TrainingData, open_training_data, open_validation_data

@@ -30,12 +30,19 @@ def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTrans
     )
 
 
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+"""Coefficients of Muon's five steps (Jordan et al. 2024), for each step: so Optax writes a loop.
+Given once, the steps are unrolled, and five times as many matmuls make compiling, starting again
+and, on CPUs, every step longer (docs/performance.md)."""
+
+
 def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Muon for kernels, AdamW for the rest; 0.2 is AdamW's usual size of an update (Liu et al.
     2025, arXiv 2502.16982).
     """
     return muon(
         rate,
+        ns_coeffs=NEWTON_SCHULZ,
         beta=0.95,
         weight_decay=config.weight_decay,
         adam_b1=config.b1,

@@ -4,18 +4,23 @@ traced; and compiled.
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from jax import export
 
-from videobooth_jax.checkpointing.traced_programs import TracedProgram, kept_program
+from videobooth_jax.checkpointing.traced_programs import (
+    NotKeptError,
+    TracedProgram,
+    export_program,
+    kept_program,
+)
+from videobooth_jax.compilation_cache import is_debugging
 from videobooth_jax.training.losses import Batch, Metrics
 from videobooth_jax.training.program import TrainProgram, jit_step, jit_validation, model_flops
 from videobooth_jax.training.state import TrainState
-from videobooth_jax.training.train_step import TrainStep, ValidationStep
 from videobooth_jax.typing import Array
 
 FIRST = np.int32(0)
@@ -30,14 +35,17 @@ _FLOPS = "model_flops"
 
 
 def compiled(program: TrainProgram, state: TrainState, batch: Batch) -> TrainProgram:
-    """The same program with its steps compiled, for arguments such as these alone.
+    """The same program with its steps compiled, for arguments such as these alone; as it is where
+    JAX is told to debug.
 
     Args:
         program: its validation step is compiled where the run looks at held-out examples.
         state: before a step.
         batch: global.
     """
-    options = COMPILER_OPTIONS.get(program.mesh.devices.flat[0].platform)
+    if is_debugging():
+        return program
+    options = COMPILER_OPTIONS.get(_platform(program))
 
     def compile_for(step: Any, *arguments: Any) -> Any:
         return step.lower(*arguments).compile(options)
@@ -54,73 +62,95 @@ def kept_train_program(
 ) -> tuple[TrainProgram, int]:
     """The same program with its steps out of ``folder``, and its `model_flops`.
 
-    What `jax.export` refuses, as it does calls into libraries whose interfaces are not kept stable
-    (cuDNN), is traced by every process, as it is without a folder.
+    What cannot be kept is traced by every process, as it is without a folder; a warning says so.
 
     Args:
-        program: traced only where nothing that fits is kept.
+        program: of `train_program`, whose steps follow from config, mesh and the sources. Traced
+            only where nothing that fits is kept.
         batch: global; arrays or ShapeDtypeStructs with shardings.
         folder: see `kept_program`; None: nothing is kept.
     """
     if folder is not None:
         try:
-            step, flops = _kept_step(program, batch, folder)
-            look = program.config.validation.every > 0
-            validate = _kept_validation(program, batch, folder) if look else program.validate
-            return dataclasses.replace(program, step=step, validate=validate), flops
-        except (NotImplementedError, ValueError) as error:
+            return _Kept(program, batch, folder).program()
+        except NotKeptError as error:
             warnings.warn(f"{program.config.name}: not kept for a restart: {error}", stacklevel=2)
     return program, model_flops(program, batch)
 
 
-# Exported programs take and give a state as a list of its leaves: optimizers' states have types of
-# their own, which `jax.export` would have to be taught.
+class _Kept:
+    """The steps of a program in a folder.
+
+    There they take a state as a list of its leaves, and give it so: optimizers' states have types
+    of their own, which `jax.export` would have to be taught.
+    """
+
+    def __init__(self, program: TrainProgram, batch: Batch, folder: epath.Path):
+        self._program, self._batch, self._folder = program, batch, folder
+        self._leaves, self._tree = jax.tree.flatten(program.state)
+
+    def program(self) -> tuple[TrainProgram, int]:
+        program, mesh = self._program, self._program.mesh
+        step, flops = self._step()
+        kept = dataclasses.replace(program, step=jit_step(step, mesh, program.state))
+        if program.config.validation.every:
+            kept = dataclasses.replace(kept, validate=jit_validation(self._validation(), mesh))
+        return kept, flops
+
+    def _step(self) -> tuple[Callable[..., tuple[TrainState, Metrics]], int]:
+        def of_leaves(leaves: list[Array], batch: Batch) -> tuple[list[Array], Metrics]:
+            state, metrics = self._program.step(self._state(leaves), batch)
+            return jax.tree.leaves(state), metrics
+
+        def notes() -> dict[str, Any]:
+            return {_FLOPS: model_flops(self._program, self._batch)}
+
+        found = self._find("step", of_leaves, (self._leaves, self._batch), notes)
+
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            leaves, metrics = found.exported.call(jax.tree.leaves(state), batch)
+            return self._state(leaves), metrics
+
+        return train_step, found.notes[_FLOPS]
+
+    def _validation(self) -> Callable[..., Metrics]:
+        def of_leaves(leaves: list[Array], batch: Batch, number: Array) -> Metrics:
+            return self._program.validate(self._state(leaves), batch, number)
+
+        found = self._find("validation", of_leaves, (self._leaves, self._batch, FIRST), dict)
+
+        def validation_step(state: TrainState, batch: Batch, number: Array | np.integer) -> Metrics:
+            return found.exported.call(jax.tree.leaves(state), batch, number)
+
+        return validation_step
+
+    def _state(self, leaves: list[Array]) -> TrainState:
+        return jax.tree.unflatten(self._tree, leaves)
+
+    def _find(
+        self,
+        kind: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        notes: Callable[[], Mapping[str, Any]],
+    ) -> TracedProgram:
+        platform, config = _platform(self._program), self._program.config
+        given = [*self._leaves, *(self._batch[name] for name in sorted(self._batch))]
+        made_of = [
+            repr(config),
+            *(
+                f"{device.platform} {device.device_kind}"
+                for device in self._program.mesh.devices.flat
+            ),
+            *sorted(self._batch),
+            *(f"{x.shape} {x.dtype} {x.sharding}" for x in given),
+        ]
+
+        def trace() -> TracedProgram:
+            return TracedProgram(export_program(function, arguments, platform), notes())
+
+        return kept_program(self._folder, f"{config.name}-{kind}", made_of, trace)
 
 
-def _kept_step(program: TrainProgram, batch: Batch, folder: epath.Path) -> tuple[TrainStep, int]:
-    tree, leaves = jax.tree.structure(program.state), jax.tree.leaves(program.state)
-
-    def on_leaves(leaves: list[Array], batch: Batch) -> tuple[list[Array], Metrics]:
-        state, metrics = program.step(jax.tree.unflatten(tree, leaves), batch)
-        return jax.tree.leaves(state), metrics
-
-    def trace() -> TracedProgram:
-        exported = export.export(jax.jit(on_leaves))(leaves, batch)
-        return TracedProgram(exported, {_FLOPS: model_flops(program, batch)})
-
-    kept = kept_program(folder, f"{program.config.name}-step", _made_of(program, batch), trace)
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        leaves, metrics = kept.exported.call(jax.tree.leaves(state), batch)
-        return jax.tree.unflatten(tree, leaves), metrics
-
-    return jit_step(train_step, program.mesh, program.state), kept.notes[_FLOPS]
-
-
-def _kept_validation(program: TrainProgram, batch: Batch, folder: epath.Path) -> ValidationStep:
-    tree, leaves = jax.tree.structure(program.state), jax.tree.leaves(program.state)
-
-    def on_leaves(leaves: list[Array], batch: Batch, number: Array) -> Metrics:
-        return program.validate(jax.tree.unflatten(tree, leaves), batch, number)
-
-    def trace() -> TracedProgram:
-        return TracedProgram(export.export(jax.jit(on_leaves))(leaves, batch, FIRST))
-
-    name = f"{program.config.name}-validation"
-    kept = kept_program(folder, name, _made_of(program, batch), trace)
-
-    def validation_step(state: TrainState, batch: Batch, number: Array | np.integer) -> Metrics:
-        return kept.exported.call(jax.tree.leaves(state), batch, number)
-
-    return jit_validation(validation_step, program.mesh)
-
-
-def _made_of(program: TrainProgram, batch: Batch) -> list[str]:
-    """All that the text of a run's steps depends on, beside the sources."""
-    given = [*jax.tree.leaves(program.state), *(batch[name] for name in sorted(batch))]
-    return [
-        repr(program.config),
-        *(f"{device.platform} {device.device_kind}" for device in program.mesh.devices.flat),
-        *sorted(batch),
-        *(f"{x.shape} {x.dtype} {x.sharding}" for x in given),
-    ]
+def _platform(program: TrainProgram) -> str:
+    return program.mesh.devices.flat[0].platform

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from videobooth_jax.checkpointing.paths import is_remote, put_text
+from videobooth_jax.paths import is_remote, put_text
 
 Record = dict[str, Any]
 

@@ -46,23 +46,26 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def put_text(file: epath.Path, text: str) -> None:
-    """`put_bytes` of a text, as UTF-8."""
-    put_bytes(file, text.encode())
-
-
-def put_bytes(file: epath.Path, content: bytes) -> None:
-    """Write a file whole or not at all, whatever happens on the way: a crash, a full disk, another
-    process that writes it too.
+    """Write a file whole or not at all, whatever happens on the way: a crash, a full disk.
 
     Object stores do so by themselves; here it is written beside its place and moved.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
+    _put(file, text.encode(), "partial")
+
+
+def put_shared(file: epath.Path, content: bytes) -> None:
+    """`put_text` for bytes that several processes may write at once."""
+    _put(file, content, f"{uuid.uuid4().hex}.partial")
+
+
+def _put(file: epath.Path, content: bytes, suffix: str) -> None:
     if is_remote(file):
         file.write_bytes(content)
         return
-    draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    draft = file.with_name(f".{file.name}.{suffix}")
     try:
         with draft.open("wb") as stream:
             stream.write(content)
@@ -71,6 +74,17 @@ def put_bytes(file: epath.Path, content: bytes) -> None:
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def make_private(folder: epath.Path) -> None:
+    """Make a folder that is the user's alone; in a bucket, whoever may write to it may do so here.
+
+    Raises:
+        OSError: it cannot be made.
+        ImportError: the file system of its URL is not installed.
+    """
+    mode = {} if is_remote(folder) else {"mode": 0o700}
+    folder.mkdir(parents=True, exist_ok=True, **mode)
 
 
 def make_writable(folder: epath.Path, what: str, process: int = 0) -> None:

@@ -16,7 +16,7 @@ from videobooth_jax.checkpointing import (
     load_model,
     save_model,
 )
-from videobooth_jax.checkpointing.paths import is_remote, make_writable, put_text, resolve
+from videobooth_jax.paths import is_remote, make_writable, put_text, resolve
 
 
 def test_paths_of_this_machine_become_absolute(tmp_path, monkeypatch):

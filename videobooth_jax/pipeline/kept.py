@@ -33,9 +33,9 @@ def call(program: Any, static: tuple[Hashable, ...], *arrays: Any) -> Any:
     devices = {d for x in leaves if isinstance(x, jax.Array) for d in x.devices()}
     if folder is None or len(devices) > 1 or not jax.sharding.get_abstract_mesh().empty:
         return program(*static, *arrays)
-    platform = devices.pop().platform if devices else jax.default_backend()
+    device = devices.pop() if devices else None
     kinds = tuple((x.shape, x.dtype) for x in leaves)
-    found = _find(folder, program, static, tree, kinds, platform, surroundings())
+    found = _find(folder, program, static, tree, kinds, device, surroundings())
     return program(*static, *arrays) if found is None else _whole(found(leaves))
 
 
@@ -46,16 +46,22 @@ def _find(
     static: tuple[Hashable, ...],
     tree: Any,
     kinds: tuple[tuple[tuple[int, ...], Any], ...],
-    platform: str,
+    device: jax.Device | None,
     _: tuple[tuple[str, str], ...],
 ) -> Callable[[list[Any]], Any] | None:
-    """The program as a function of leaves alone; None, with a warning, if it cannot be kept."""
+    """The program as a function of leaves alone, compiled for them on this or the default device;
+    None, with a warning, if it cannot be kept.
+
+    Compiled once: a jitted one would be again for its own results, which JAX takes for committed.
+    """
+    platform = jax.default_backend() if device is None else device.platform
+    place = None if device is None else jax.sharding.SingleDeviceSharding(device)
+    leaves = [jax.ShapeDtypeStruct(*kind, sharding=place) for kind in kinds]
 
     def of_leaves(leaves: list[Any]) -> Any:
         return _plain(program(*static, *jax.tree.unflatten(tree, leaves)))
 
     def trace() -> TracedProgram:
-        leaves = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
         return TracedProgram(export_program(of_leaves, [leaves], platform))
 
     made_of = [platform, repr(static), str(tree), repr(kinds)]
@@ -64,7 +70,7 @@ def _find(
     except NotKeptError as error:
         warnings.warn(f"{program.__name__} is not kept for another time: {error}", stacklevel=3)
         return None
-    return jax.jit(kept.exported.call)
+    return jax.jit(kept.exported.call).lower(leaves).compile()
 
 
 def _plain(result: Any) -> Any:

@@ -1,7 +1,6 @@
 """Steps made ready: found in a folder, they are those that were traced."""
 
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +128,7 @@ def test_a_mistake_in_the_loss_is_told_as_it_is(folder, recwarn):
 
 
 @pytest.mark.parametrize("setting", ["jax_disable_jit", "jax_debug_nans"])
-def test_where_jax_is_to_debug_nothing_is_compiled_ahead(tmp_path, monkeypatch, setting):
-    monkeypatch.setitem(os.environ, "VIDEOBOOTH_CACHE", str(tmp_path))
+def test_where_jax_is_to_debug_nothing_is_compiled_ahead(tmp_path, setting):
     jax.config.update(setting, True)
     try:
         program, batch = Traced().program()

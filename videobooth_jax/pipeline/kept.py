@@ -28,15 +28,36 @@ def call(program: Any, static: tuple[Hashable, ...], *arrays: Any) -> Any:
         static: its first arguments, whose repr tells them apart.
         arrays: the others, pytrees of arrays.
     """
+    return bind(program, static, *arrays)()
+
+
+def bind(program: Any, static: tuple[Hashable, ...], *first: Any) -> Callable[..., Any]:
+    """`call` with the ``first`` arrays given, to be called with the rest: of the same kinds each
+    time, since the program is looked up at the first call alone.
+    """
+    found: Callable[..., Any] | None = None
+
+    def bound(*rest: Any) -> Any:
+        nonlocal found
+        arrays = (*first, *rest)
+        found = found or _look_up(program, static, arrays)
+        return found(*arrays)
+
+    return bound
+
+
+def _look_up(program: Any, static: tuple[Hashable, ...], arrays: Any) -> Callable[..., Any]:
+    """The program as a function of arrays such as these."""
+    plain = functools.partial(program, *static)
     folder = traced_programs_folder()
     leaves, tree = jax.tree.flatten(arrays)
     devices = {d for x in leaves if isinstance(x, jax.Array) for d in x.devices()}
     if folder is None or len(devices) > 1 or not jax.sharding.get_abstract_mesh().empty:
-        return program(*static, *arrays)
+        return plain
     device = devices.pop() if devices else None
     kinds = tuple((x.shape, x.dtype) for x in leaves)
     found = _find(folder, program, static, tree, kinds, device, surroundings())
-    return program(*static, *arrays) if found is None else _whole(found(leaves))
+    return plain if found is None else lambda *arrays: _whole(found(jax.tree.leaves(arrays)))
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from videobooth_jax.models.videobooth import VideoBoothConfig, with_dtypes
 from videobooth_jax.outputs import save_videos
 from videobooth_jax.pipeline import programs
 from videobooth_jax.pipeline.finding import find_model
-from videobooth_jax.pipeline.kept import call
+from videobooth_jax.pipeline.kept import bind, call
 from videobooth_jax.pipeline.on_mesh import place, plan_on, rows_at_once, told
 from videobooth_jax.pipeline.programs import Conditioning, Subject
 from videobooth_jax.pipeline.requests import (
@@ -329,7 +329,7 @@ class VideoBoothPipeline:
         if tick is None:
             make = programs.make_videos
             return np.asarray(call(make, (config, plan), params, conditioning, noise, keys))
-        denoise = functools.partial(call, programs.denoise, (config, plan), params, conditioning)
+        denoise = bind(programs.denoise, (config, plan), params, conditioning)
         for _, latents, _ in sample_steps(sampler_of(config, plan), denoise, noise, keys):
             latents.block_until_ready()
             tick()

@@ -33,7 +33,7 @@ def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTrans
 NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 """Coefficients of Muon's five steps (Jordan et al. 2024), for each step: so Optax writes a loop.
 Given once, the steps are unrolled, and five times as many matmuls make compiling, starting again
-and, on CPUs, every step longer (docs/performance.md)."""
+and, on CPUs, every step longer (docs/training.md)."""
 
 
 def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
